@@ -1,0 +1,388 @@
+// EventProp: the reverse sweep of an acyclic layer over one example (theory: Wunderlich & Pehle
+// 2021, in the form of total derivatives a = dL/d(v, i)).
+//
+// Between events the adjoint flows back with the transpose of the forward solution. What an event
+// does to it is written once, in the functions below; the sweep reads times, order and currents from
+// the forward record and never solves for a time again.
+#ifndef JAXSNN_CORE_ADJOINT_H_
+#define JAXSNN_CORE_ADJOINT_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "core/forward.h"
+#include "core/problem.h"
+#include "core/types.h"
+#include "core/view.h"
+
+namespace jaxsnn {
+
+// A spike whose time obeys v(t) = threshold. `time_gradient` is all that the loss owes to the time
+// through everything but the neuron's own voltage; v_after is the adjoint voltage behind the reset,
+// zero where a refractory period follows. Returns the adjoint voltage before the spike.
+template <class Model>
+JAXSNN_HD double AdjointSpike(const typename Model::Constants& constants, double threshold,
+                              double reset, double current, double time_gradient, double v_after) {
+  const double slope_before = Model::Rate(constants, {threshold, current}).v;
+  const double slope_after = Model::Rate(constants, {reset, current}).v;
+  return -(time_gradient - slope_after * v_after) / slope_before;
+}
+
+// The end of a refractory period: what the loss owes to its time. The adjoint voltage before it is 0.
+template <class Model>
+JAXSNN_HD double AdjointRelease(const typename Model::Constants& constants, double reset,
+                                double current, double v_after) {
+  return -Model::Rate(constants, {reset, current}).v * v_after;
+}
+
+// An arrival over a weight: what the loss owes to its time, per unit of weight.
+template <class Model, class R>
+JAXSNN_HD R AdjointArrival(R rate_mem, R rate_syn, R v, R i) {
+  return i * rate_syn - v * rate_mem;
+}
+
+// The loss gradients that enter a sweep, laid out as the forward results.
+template <class R>
+struct Cotangents {
+  const R* spike_time;
+  const R* v;
+  const R* i;
+  const R* release;
+  double time;
+};
+
+// Where the gradients of one example go. `weights` is added to, all else is written.
+template <class R>
+struct Gradients {
+  R* weights;
+  R* v;
+  R* i;
+  R* release;
+  R* input_time;  // null: not asked for
+  double time;    // of this block of neurons
+  double t_max;
+};
+
+// One example, neurons [first, last).
+template <class Model, class R>
+class ReverseSweep {
+  using Adjoint = typename Model::template Pair<double>;
+
+ public:
+  ReverseSweep(Arena& arena, const Problem<R>& problem, std::int64_t capacity, std::int64_t first,
+               std::int64_t last)
+      : p_(problem), capacity_(capacity), first_(first), n_(last - first),
+        uniform_(problem.uniform_time_constants()) {
+    constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, problem.n_neurons);
+    for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_}) *lane = arena.Take<R>(n_);
+    if (!uniform_) {
+      for (R** lane : {&v_from_v_, &v_from_i_, &i_from_i_}) *lane = arena.Take<R>(n_);
+    }
+    slot_ = arena.Take<std::int32_t>(n_);
+    pending_release_ = arena.Take<R>(n_);
+    visits_ = arena.Take<Visit>(n_);
+    spike_gradient_ = arena.Take<double>(capacity);
+    release_head_ = arena.Take<std::int32_t>(problem.queue.size + 1);
+    release_next_ = arena.Take<std::int32_t>(capacity + n_);
+    moments_ = arena.Take<Moment>(2 * capacity + n_);
+  }
+
+  void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
+           Gradients<R>& gradients) {
+    constants_.Fill(p_);
+    Start(end, status, ct, gradients);
+    LinkReleases(log, end);
+    double high = static_cast<double>(*end.time);
+    for (std::int64_t k = *end.head;; --k) {
+      const bool first = k == p_.queue.head;
+      const double low = first ? p_.time : p_.queue.TimeAt(k - 1);
+      double pinned = 0;
+      Visits(log, gradients, k, high, pinned);
+      FlowBack(low, high);
+      high = low;
+      if (first) {
+        gradients.time += pinned;
+        break;
+      }
+      Arrive(k - 1, pinned, gradients);
+    }
+    Finish(gradients);
+  }
+
+ private:
+  // A neuron that spikes or is released inside the current interval leaves the common flow.
+  struct Visit {
+    std::int64_t neuron;  // within the block
+    double time;
+    Adjoint a;
+  };
+
+  // A spike, or the end of the refractory period behind it, in the order of the sweep.
+  struct Moment {
+    double time;
+    std::int32_t source;  // a spike of the log, or Initial(j)
+    bool release;
+
+    bool operator<(const Moment& other) const {
+      if (time != other.time) return time > other.time;
+      return source != other.source ? source > other.source : release > other.release;
+    }
+  };
+
+  void Start(const EndState<R>& end, Status status,
+             const Cotangents<R>& ct, Gradients<R>& gradients) {
+    count_ = *end.count;
+    next_spike_ = count_ - 1;
+    const double end_time = static_cast<double>(*end.time);
+    // What the loss owes to the time at which the window ends, over all neurons of the example.
+    double end_gradient = ct.time;
+    for (std::int64_t j = 0; j < p_.n_neurons; ++j) {
+      const bool clamped = static_cast<double>(end.release[j]) > end_time;
+      const double v = static_cast<double>(end.v[j]) - p_.v_leak[j];
+      end_gradient += Model::TimeSensitivity(
+          constants_[j], {v, static_cast<double>(end.i[j])},
+          {clamped ? 0.0 : static_cast<double>(ct.v[j]), static_cast<double>(ct.i[j])});
+    }
+    for (std::int64_t s = 0; s < count_; ++s) {
+      spike_gradient_[s] = static_cast<double>(ct.spike_time[s]);
+    }
+    const bool at_spike = status == Status::kEventCapacity;
+    if (at_spike) spike_gradient_[count_ - 1] += end_gradient;
+    gradients.t_max = at_spike ? 0 : end_gradient;
+    gradients.time = 0;
+    for (std::int64_t b = 0; b < n_; ++b) {
+      const std::int64_t j = first_ + b;
+      const bool clamped = static_cast<double>(end.release[j]) > end_time;
+      v_[b] = clamped ? R(0) : ct.v[j];
+      i_[b] = ct.i[j];
+      pending_release_[b] = ct.release[j];
+      gradients.release[j] = 0;
+      rate_mem_[b] = static_cast<R>(constants_[j].rate_mem);
+      rate_syn_[b] = static_cast<R>(constants_[j].rate_syn);
+      slot_[b] = kNoIndex;
+    }
+  }
+
+  // Stands for the spike, before the window, that left neuron j refractory.
+  static std::int32_t Initial(std::int64_t j) { return static_cast<std::int32_t>(-2 - j); }
+  static bool IsInitial(std::int32_t source) { return source <= -2; }
+  static std::int64_t Neuron(const SpikeLog<R>& log, std::int32_t source) {
+    return IsInitial(source) ? -2 - source : log.index[source];
+  }
+  std::int64_t Link(std::int32_t source) const {
+    return IsInitial(source) ? capacity_ + (-2 - source) - first_ : source;
+  }
+
+  bool Inside(std::int64_t j) const { return j >= first_ && j < first_ + n_; }
+
+  double ReleaseTime(const SpikeLog<R>& log, std::int32_t source) const {
+    if (IsInitial(source)) return static_cast<double>(p_.release[Neuron(log, source)]);
+    return static_cast<double>(log.time[source]) + p_.t_ref[log.index[source]];
+  }
+
+  // Sorts the ends of refractory periods by the interval in which they lie: per interval a list.
+  void LinkReleases(const SpikeLog<R>& log, const EndState<R>& end) {
+    any_release_ = false;
+    const double end_time = static_cast<double>(*end.time);
+    std::fill(release_head_, release_head_ + p_.queue.size + 1, kNoIndex);
+    const auto link = [&](std::int32_t source, std::int64_t from) {
+      const double release = ReleaseTime(log, source);
+      std::int64_t k = from;
+      while (k < *end.head && p_.queue.TimeAt(k) < release) ++k;
+      release_next_[Link(source)] = release_head_[k];
+      release_head_[k] = source;
+      any_release_ = true;
+    };
+    // Backwards, so that the first spike met of a neuron is its last: only that one can still be
+    // refractory at the end.
+    for (std::int64_t s = count_ - 1; s >= 0; --s) {
+      const std::int64_t j = log.index[s];
+      if (!Inside(j) || !(p_.t_ref[j] > 0)) continue;
+      const std::int64_t b = j - first_;
+      const bool clamped = slot_[b] == kNoIndex && static_cast<double>(end.release[j]) > end_time;
+      slot_[b] = 0;
+      if (!clamped) link(static_cast<std::int32_t>(s), log.position[s]);
+    }
+    for (std::int64_t b = 0; b < n_; ++b) {
+      const double release = static_cast<double>(p_.release[first_ + b]);
+      if (release > p_.time && release <= end_time) {
+        link(Initial(first_ + b), p_.queue.head);
+      }
+      slot_[b] = kNoIndex;
+    }
+  }
+
+  // All spikes and releases of the interval in front of queue entry k, latest first.
+  void Visits(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t k, double high,
+              double& pinned) {
+    n_visits_ = 0;
+    if (!any_release_ || release_head_[k] == kNoIndex) {
+      for (; next_spike_ >= 0 && log.position[next_spike_] == k; --next_spike_) {
+        if (Inside(log.index[next_spike_])) VisitSpike(log, next_spike_, high, pinned);
+      }
+      return;
+    }
+    std::int64_t n = 0;
+    for (; next_spike_ >= 0 && log.position[next_spike_] == k; --next_spike_) {
+      if (!Inside(log.index[next_spike_])) continue;
+      moments_[n++] = {static_cast<double>(log.time[next_spike_]),
+                       static_cast<std::int32_t>(next_spike_), false};
+    }
+    for (std::int32_t r = release_head_[k]; r != kNoIndex; r = release_next_[Link(r)]) {
+      moments_[n++] = {ReleaseTime(log, r), r, true};
+    }
+    std::sort(moments_, moments_ + n);
+    for (std::int64_t m = 0; m < n; ++m) {
+      if (moments_[m].release) {
+        VisitRelease(log, gradients, moments_[m], k, high);
+      } else {
+        VisitSpike(log, moments_[m].source, high, pinned);
+      }
+    }
+  }
+
+  // Takes a neuron of the block out of the common flow, at `time`.
+  Visit& Stop(std::int64_t j, double time, double high) {
+    const std::int64_t b = j - first_;
+    if (slot_[b] == kNoIndex) {
+      slot_[b] = static_cast<std::int32_t>(n_visits_++);
+      visits_[slot_[b]] = {b, high, {static_cast<double>(v_[b]), static_cast<double>(i_[b])}};
+    }
+    Visit& visit = visits_[slot_[b]];
+    visit.a = Model::AdjointFlow(Model::Propagate(constants_[j], visit.time - time), visit.a);
+    visit.time = time;
+    return visit;
+  }
+
+  void VisitSpike(const SpikeLog<R>& log, std::int64_t s, double high, double& pinned) {
+    const std::int64_t j = log.index[s];
+    const double time = static_cast<double>(log.time[s]);
+    Visit& visit = Stop(j, time, high);
+    double gradient = spike_gradient_[s] + static_cast<double>(pending_release_[visit.neuron]);
+    pending_release_[visit.neuron] = 0;
+    const double threshold = p_.threshold(j), reset = p_.reset(j);
+    const double current = static_cast<double>(log.current[s]);
+    const bool above_at_start = log.position[s] == p_.queue.head && time == p_.time &&
+                                static_cast<double>(p_.v[j]) - p_.v_leak[j] >= threshold;
+    if (above_at_start || !(current > threshold)) {
+      // No crossing: the neuron stood at the threshold when something else happened, whose time it
+      // shares. Its voltage had no say in that.
+      pinned += gradient - Model::Rate(constants_[j], {reset, current}).v * visit.a.v;
+      visit.a.v = 0;
+      return;
+    }
+    visit.a.v = AdjointSpike<Model>(constants_[j], threshold, reset, current, gradient, visit.a.v);
+  }
+
+  void VisitRelease(const SpikeLog<R>& log, Gradients<R>& gradients, const Moment& moment,
+                    std::int64_t k, double high) {
+    const bool initial = IsInitial(moment.source);
+    const std::int64_t s = moment.source;
+    const std::int64_t j = Neuron(log, moment.source);
+    Visit& visit = Stop(j, moment.time, high);
+    const double from = initial ? p_.time : static_cast<double>(log.time[s]);
+    double current = static_cast<double>(initial ? p_.i[j] : log.current[s]);
+    current = Model::DecayCurrent(constants_[j], current, moment.time - from);
+    for (std::int64_t e = initial ? p_.queue.head : log.position[s]; e < k; ++e) {
+      current += Model::DecayCurrent(constants_[j], static_cast<double>(p_.row(e)[j]),
+                                     moment.time - p_.queue.TimeAt(e));
+    }
+    const double gradient =
+        AdjointRelease<Model>(constants_[j], p_.reset(j), current, visit.a.v);
+    if (initial) {
+      gradients.release[j] = static_cast<R>(gradient);
+    } else {
+      spike_gradient_[s] += gradient;
+    }
+    visit.a.v = 0;
+  }
+
+  // Everything back to the time of the previous arrival.
+  void FlowBack(double low, double high) {
+    for (std::int64_t m = 0; m < n_visits_; ++m) {
+      Visit& visit = visits_[m];
+      visit.a = Model::AdjointFlow(
+          Model::Propagate(constants_[first_ + visit.neuron], visit.time - low), visit.a);
+    }
+    if (high > low) FlowLanes(high - low);
+    for (std::int64_t m = 0; m < n_visits_; ++m) {
+      const Visit& visit = visits_[m];
+      v_[visit.neuron] = static_cast<R>(visit.a.v);
+      i_[visit.neuron] = static_cast<R>(visit.a.i);
+      slot_[visit.neuron] = kNoIndex;
+    }
+  }
+
+  void FlowLanes(double dt) {
+    if (uniform_) {
+      const auto p = Model::Propagate(constants_[0], dt);
+      const R vv = static_cast<R>(p.v_from_v), vi = static_cast<R>(p.v_from_i);
+      const R ii = static_cast<R>(p.i_from_i);
+      for (std::int64_t b = 0; b < n_; ++b) {
+        i_[b] = vi * v_[b] + ii * i_[b];
+        v_[b] = vv * v_[b];
+      }
+      return;
+    }
+    for (std::int64_t b = 0; b < n_; ++b) {
+      const auto p = Model::Propagate(constants_[first_ + b], dt);
+      v_from_v_[b] = static_cast<R>(p.v_from_v);
+      v_from_i_[b] = static_cast<R>(p.v_from_i);
+      i_from_i_[b] = static_cast<R>(p.i_from_i);
+    }
+    for (std::int64_t b = 0; b < n_; ++b) {
+      i_[b] = v_from_i_[b] * v_[b] + i_from_i_[b] * i_[b];
+      v_[b] = v_from_v_[b] * v_[b];
+    }
+  }
+
+  void Arrive(std::int64_t entry, double pinned, Gradients<R>& gradients) {
+    const std::int64_t offset = p_.row(entry) - p_.weights + first_;
+    R* row_gradient = gradients.weights + offset;
+    for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i_[b];
+    if (gradients.input_time == nullptr) return;
+    const R* row = p_.weights + offset;
+    double sum = pinned;
+    for (std::int64_t b = 0; b < n_; ++b) {
+      sum += static_cast<double>(
+          row[b] * AdjointArrival<Model, R>(rate_mem_[b], rate_syn_[b], v_[b], i_[b]));
+    }
+    gradients.input_time[entry] = static_cast<R>(sum);
+  }
+
+  void Finish(Gradients<R>& gradients) {
+    for (std::int64_t b = 0; b < n_; ++b) {
+      const std::int64_t j = first_ + b;
+      gradients.v[j] = v_[b];
+      gradients.i[j] = i_[b];
+      gradients.release[j] += pending_release_[b];
+      gradients.time -= Model::TimeSensitivity(
+          constants_[j],
+          {static_cast<double>(p_.v[j]) - p_.v_leak[j], static_cast<double>(p_.i[j])},
+          {static_cast<double>(v_[b]), static_cast<double>(i_[b])});
+    }
+  }
+
+  const Problem<R>& p_;
+  const std::int64_t capacity_;
+  const std::int64_t first_;
+  const std::int64_t n_;
+  const bool uniform_;
+  ConstantsTable<Model, R> constants_;
+  R *v_, *i_, *rate_mem_, *rate_syn_, *pending_release_;
+  R *v_from_v_ = nullptr, *v_from_i_ = nullptr, *i_from_i_ = nullptr;
+  std::int32_t *slot_, *release_head_, *release_next_;
+  Visit* visits_;
+  double* spike_gradient_;
+  Moment* moments_;
+
+  std::int64_t count_ = 0;
+  std::int64_t next_spike_ = 0;
+  std::int64_t n_visits_ = 0;
+  bool any_release_ = false;
+};
+
+}  // namespace jaxsnn
+
+#endif  // JAXSNN_CORE_ADJOINT_H_

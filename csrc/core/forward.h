@@ -1,0 +1,334 @@
+// The forward sweep of an acyclic layer over one example.
+//
+// No neuron of the population hears another, so each meets the same sorted input and no event queue
+// is needed: all neurons go side by side from arrival to arrival in loops that vectorise, a cheap
+// test finds the few that may cross the threshold in between, and only for these is a crossing
+// solved. The spikes of one interval are put in order once.
+#ifndef JAXSNN_CORE_FORWARD_H_
+#define JAXSNN_CORE_FORWARD_H_
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <utility>
+
+#include "core/next_crossing.h"
+#include "core/problem.h"
+#include "core/types.h"
+#include "core/view.h"
+
+namespace jaxsnn {
+
+// The record of a window: its own spikes in the order (time, neuron).
+template <class R>
+struct SpikeLog {
+  std::int64_t capacity = 0;
+  R* time = nullptr;
+  std::int32_t* index = nullptr;
+  std::int32_t* position = nullptr;  // the queue's head when the spike happened
+  R* current = nullptr;              // the synaptic current of the neuron at its spike
+};
+
+// The state in which a window ends.
+template <class R>
+struct EndState {
+  R* v = nullptr;
+  R* i = nullptr;
+  R* release = nullptr;
+  R* time = nullptr;
+  std::int32_t* head = nullptr;
+  std::int32_t* count = nullptr;  // of spikes in the log
+};
+
+template <class Model, class R>
+class ForwardSweep {
+  using State = typename Model::template Pair<double>;
+
+ public:
+  ForwardSweep(Arena& arena, const Problem<R>& problem, std::int64_t capacity)
+      : p_(problem), n_(problem.n_neurons), uniform_(problem.uniform_time_constants()) {
+    constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
+    for (R** lane : {&v_, &i_, &v_next_, &i_next_, &threshold_, &release_}) {
+      *lane = arena.Take<R>(n_);
+    }
+    if (!uniform_) {
+      for (R** lane : {&v_from_v_, &v_from_i_, &i_from_i_, &reach_}) *lane = arena.Take<R>(n_);
+    }
+    candidates_ = arena.Take<std::int32_t>(n_);
+    pending_capacity_ = 2 * (capacity + 1);
+    pending_ = arena.Take<Pending>(pending_capacity_);
+  }
+
+  // Runs the example to t_max, or to its last spike that the log holds. Requires a checked problem.
+  Outcome Run(const SpikeLog<R>& log, const EndState<R>& end) {
+    constants_.Fill(p_);
+    if (Sweep(log) == SweepEnd::kOverflow) {
+      // The same sweep once more, up to the spike that fills the log, gives the state there.
+      stopping_ = true;
+      final_ = last_;
+      Sweep(log);
+      if (outcome_.ok()) {
+        outcome_ = {Status::kEventCapacity, Argument::kNone, 0, static_cast<double>(count_)};
+      }
+    }
+    if (!outcome_.failed()) Finish(log, end);
+    return outcome_;
+  }
+
+ private:
+  enum class SweepEnd { kDone, kOverflow };
+
+  struct Pending {
+    double time;
+    R current;
+    std::int32_t index;
+
+    bool operator<(const Pending& other) const {
+      return time != other.time ? time < other.time : index < other.index;
+    }
+  };
+
+  // From `begin` to the next arrival or the horizon of the window.
+  struct Interval {
+    double begin;
+    double horizon;  // crossings are searched up to here
+    double stop;     // the state is wanted here: the horizon, or the last spike of the log
+    bool closing;    // no arrival follows, so that a crossing at the horizon itself belongs here
+    bool last;       // the sweep stops inside
+  };
+
+  void Start() {
+    now_ = p_.time;
+    head_ = p_.queue.head;
+    count_ = 0;
+    refractory_ = false;
+    for (std::int64_t j = 0; j < n_; ++j) {
+      v_[j] = static_cast<R>(static_cast<double>(p_.v[j]) - p_.v_leak[j]);
+      i_[j] = p_.i[j];
+      threshold_[j] = static_cast<R>(p_.threshold(j));
+      release_[j] = p_.release[j];
+      refractory_ |= static_cast<double>(release_[j]) > now_;
+    }
+    for (std::int64_t j = 0; j < p_.t_ref.size(n_); ++j) refractory_ |= p_.t_ref[j] > 0;
+  }
+
+  SweepEnd Sweep(const SpikeLog<R>& log) {
+    Start();
+    for (;;) {
+      Interval span;
+      const double arrival = p_.queue.TimeAt(head_);
+      span.begin = now_;
+      span.closing = !(arrival <= p_.t_max);
+      span.horizon = span.closing ? p_.t_max : arrival;
+      span.last = stopping_ && (final_.time < span.horizon || span.closing);
+      span.stop = span.last ? final_.time : span.horizon;
+      const R* row = span.closing || span.last ? nullptr : p_.row(head_);
+      // Arrivals at one time follow each other without an interval between them.
+      if (span.horizon > now_ || span.closing) {
+        pending_count_ = 0;
+        cut_ = false;
+        Advance(span, log, row);
+        if (outcome_.failed()) return SweepEnd::kDone;
+        if (!Commit(log)) return SweepEnd::kOverflow;
+      } else {
+        AddRow(row);
+      }
+      now_ = span.stop;
+      if (span.closing || span.last) return SweepEnd::kDone;
+      ++head_;
+    }
+  }
+
+  void AddRow(const R* row) {
+    for (std::int64_t j = 0; j < n_; ++j) i_[j] += row[j];
+  }
+
+  // All neurons over one interval, then the arrival that ends it, if one does.
+  void Advance(const Interval& span, const SpikeLog<R>& log, const R* row) {
+    const std::int64_t candidates = FlowAll(span);
+    for (std::int64_t c = 0; c < candidates && outcome_.ok(); ++c) {
+      const std::int64_t j = candidates_[c];
+      const State end = AdvanceNeuron(j, span, log.capacity);
+      v_next_[j] = static_cast<R>(end.v);
+      i_next_[j] = static_cast<R>(end.i);
+    }
+    std::swap(v_, v_next_);
+    std::swap(i_, i_next_);
+    if (row != nullptr) AddRow(row);
+  }
+
+  // The free solution of every neuron into the next lanes. Returns how many neurons may do something
+  // else than flow freely, and lists them in order.
+  std::int64_t FlowAll(const Interval& span) {
+    const double dt = span.stop - span.begin;
+    if (uniform_) {
+      const auto p = Model::Propagate(constants_[0], dt);
+      const R vv = static_cast<R>(p.v_from_v), vi = static_cast<R>(p.v_from_i);
+      const R ii = static_cast<R>(p.i_from_i);
+      const R reach = static_cast<R>(dt * constants_[0].rate_mem);
+      return FlowLanes(
+          span, [=](std::int64_t) { return vv; }, [=](std::int64_t) { return vi; },
+          [=](std::int64_t) { return ii; }, [=](std::int64_t) { return reach; });
+    }
+    for (std::int64_t j = 0; j < n_; ++j) {
+      const auto p = Model::Propagate(constants_[j], dt);
+      v_from_v_[j] = static_cast<R>(p.v_from_v);
+      v_from_i_[j] = static_cast<R>(p.v_from_i);
+      i_from_i_[j] = static_cast<R>(p.i_from_i);
+      reach_[j] = static_cast<R>(dt * constants_[j].rate_mem);
+    }
+    const auto lane = [](const R* data) { return [data](std::int64_t j) { return data[j]; }; };
+    return FlowLanes(span, lane(v_from_v_), lane(v_from_i_), lane(i_from_i_), lane(reach_));
+  }
+
+  template <class VV, class VI, class II, class Reach>
+  std::int64_t FlowLanes(const Interval& span, VV vv, VI vi, II ii, Reach reach) {
+    // Blocks small enough that one neuron with something to do costs few others a second look.
+    constexpr std::int64_t kBlock = 64;
+    const R now = static_cast<R>(span.begin);
+    std::int64_t found = 0;
+    for (std::int64_t begin = 0; begin < n_; begin += kBlock) {
+      const std::int64_t end = std::min(begin + kBlock, n_);
+      int any = span.last || refractory_;
+      for (std::int64_t j = begin; j < end; ++j) {
+        v_next_[j] = vv(j) * v_[j] + vi(j) * i_[j];
+        i_next_[j] = ii(j) * i_[j];
+        any |= MayCross(j, reach(j));
+      }
+      if (!any) continue;
+      for (std::int64_t j = begin; j < end; ++j) {
+        if (span.last || MayCross(j, reach(j)) || (refractory_ && release_[j] > now)) {
+          candidates_[found++] = static_cast<std::int32_t>(j);
+        }
+      }
+    }
+    return found;
+  }
+
+  // Necessary for a crossing within the interval that has just been flown over. Either v stands at
+  // the threshold at one of its ends; or v passed a maximum in between, so that it fell at the end,
+  // and v, concave until then, stayed below its first tangent, which must reach the threshold.
+  int MayCross(std::int64_t j, R reach) const {
+    const R v = v_[j], i = i_[j], threshold = threshold_[j];
+    return static_cast<int>(std::max(v, v_next_[j]) >= threshold) |
+           (static_cast<int>(i_next_[j] < v_next_[j]) & static_cast<int>(i > threshold) &
+            static_cast<int>(v + (i - v) * reach >= threshold));
+  }
+
+  // One neuron over the interval, with its spikes and refractory periods.
+  State AdvanceNeuron(std::int64_t j, const Interval& span, std::int64_t capacity) {
+    const auto& constants = constants_[j];
+    State x{static_cast<double>(v_[j]), static_cast<double>(i_[j])};
+    double t = span.begin;
+    for (;;) {
+      const double release = static_cast<double>(release_[j]);
+      if (release > t) {
+        x.v = p_.reset(j);
+        if (release > span.stop) {
+          x.i = Model::DecayCurrent(constants, x.i, span.stop - t);
+          return x;
+        }
+        x.i = Model::DecayCurrent(constants, x.i, release - t);
+        t = release;
+      }
+      const Root root = NextCrossing<Model>(constants, x, p_.threshold(j), span.horizon - t);
+      if (!root.converged) {
+        outcome_ = {Status::kNoConvergence, Argument::kNone, j, span.begin};
+        return x;
+      }
+      if (!(root.at <= span.horizon - t)) break;
+      const double at = std::min(t + root.at, span.horizon);  // the sum may round up
+      if (!Belongs(at, j, span)) break;
+      x = Model::Flow(Model::Propagate(constants, root.at), x);
+      if (!Remember({at, static_cast<R>(x.i), static_cast<std::int32_t>(j)}, capacity)) return x;
+      x.v = p_.reset(j);
+      t = at;
+      release_[j] = static_cast<R>(at + p_.t_ref[j]);
+    }
+    return Model::Flow(Model::Propagate(constants, span.stop - t), x);
+  }
+
+  // Whether a crossing is one of this interval. One that coincides with the next arrival comes after
+  // it, and thus at the start of the next interval.
+  bool Belongs(double at, std::int64_t j, const Interval& span) const {
+    if (span.closing ? !(at <= span.horizon) : !(at < span.horizon)) return false;
+    return !span.last || at < final_.time || (at == final_.time && j <= final_.index);
+  }
+
+  // Keeps a spike of this interval. False: it lies behind more spikes than the log can hold. A
+  // neuron that fires without end therefore stops here, even where its time no longer advances.
+  bool Remember(const Pending& spike, std::int64_t capacity) {
+    if (cut_ && !(spike < cutoff_)) return false;
+    pending_[pending_count_++] = spike;
+    if (pending_count_ == pending_capacity_) {
+      const std::int64_t room = capacity - count_;  // one more than fits shows the overflow
+      std::nth_element(pending_, pending_ + room, pending_ + pending_count_);
+      pending_count_ = room + 1;
+      cutoff_ = pending_[room];
+      cut_ = true;
+    }
+    return true;
+  }
+
+  // Moves the spikes of this interval to the log. False: they do not fit, and `last_` is the one
+  // that fills it.
+  bool Commit(const SpikeLog<R>& log) {
+    std::sort(pending_, pending_ + pending_count_);
+    for (std::int64_t s = 0; s < pending_count_; ++s) {
+      if (count_ == log.capacity) return false;
+      last_ = pending_[s];
+      log.time[count_] = static_cast<R>(last_.time);
+      log.index[count_] = last_.index;
+      log.position[count_] = static_cast<std::int32_t>(head_);
+      log.current[count_] = last_.current;
+      ++count_;
+    }
+    return true;
+  }
+
+  void Finish(const SpikeLog<R>& log, const EndState<R>& end) {
+    for (std::int64_t s = count_; s < log.capacity; ++s) {
+      log.time[s] = static_cast<R>(kNever);
+      log.index[s] = kNoIndex;
+      log.position[s] = static_cast<std::int32_t>(head_);
+      log.current[s] = 0;
+    }
+    for (std::int64_t j = 0; j < n_; ++j) {
+      end.v[j] = static_cast<R>(static_cast<double>(v_[j]) + p_.v_leak[j]);
+      end.i[j] = i_[j];
+      end.release[j] = release_[j];
+    }
+    *end.time = static_cast<R>(now_);
+    *end.head = static_cast<std::int32_t>(head_);
+    *end.count = static_cast<std::int32_t>(count_);
+    Outcome finite = CheckFinite(end.i, n_, Argument::kStateI);
+    if (finite.ok()) finite = CheckFinite(end.v, n_, Argument::kStateV);
+    if (!finite.ok()) outcome_ = finite;
+  }
+
+  const Problem<R>& p_;
+  const std::int64_t n_;
+  const bool uniform_;
+  ConstantsTable<Model, R> constants_;
+  R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
+  R *v_from_v_ = nullptr, *v_from_i_ = nullptr, *i_from_i_ = nullptr, *reach_ = nullptr;
+  std::int32_t* candidates_;
+  Pending* pending_;
+  std::int64_t pending_capacity_;
+
+  Outcome outcome_;
+  double now_ = 0;
+  std::int64_t head_ = 0;
+  std::int64_t count_ = 0;
+  bool refractory_ = false;
+  std::int64_t pending_count_ = 0;
+  bool cut_ = false;  // spikes from `cutoff_` on are not needed
+  Pending cutoff_{};
+  Pending last_{};   // the newest spike of the log
+  Pending final_{};  // with `stopping_`, the spike that ends the sweep
+  bool stopping_ = false;
+};
+
+}  // namespace jaxsnn
+
+#endif  // JAXSNN_CORE_FORWARD_H_

@@ -1,0 +1,67 @@
+// What every part of the core shares: the host/device macro, sentinels and the outcome of a call.
+#ifndef JAXSNN_CORE_TYPES_H_
+#define JAXSNN_CORE_TYPES_H_
+
+#include <cstdint>
+#include <limits>
+
+#if defined(__CUDACC__)
+#define JAXSNN_HD __host__ __device__
+#else
+#define JAXSNN_HD
+#endif
+
+namespace jaxsnn {
+
+// Padding is time == +inf together with index == -1, and nothing else is.
+inline constexpr std::int32_t kNoIndex = -1;
+inline constexpr double kNever = std::numeric_limits<double>::infinity();
+
+// How a call ended, per example. The numbers are part of the Python interface.
+enum class Status : std::int32_t {
+  kOk = 0,
+  kEventCapacity = 1,
+  kNoConvergence = 2,
+  kUnsortedInput = 3,
+  kNonFinite = 4,
+  kInvalidValue = 5,
+};
+
+// The argument that an outcome speaks of.
+enum class Argument : std::int32_t {
+  kNone = 0,
+  kTauMem,
+  kTauSyn,
+  kVTh,
+  kVLeak,
+  kVReset,
+  kTRef,
+  kWeights,
+  kStateV,
+  kStateI,
+  kStateRelease,
+  kStateTime,
+  kInputTime,
+  kInputIndex,
+  kInputHead,
+  kTMax,
+  kDt,
+};
+
+// A status with the facts that its message needs.
+struct Outcome {
+  Status status = Status::kOk;
+  Argument argument = Argument::kNone;
+  std::int64_t element = 0;  // position within the argument
+  double value = 0;          // what stands there
+
+  JAXSNN_HD bool ok() const { return status == Status::kOk; }
+  // Data after which an example's numbers mean nothing. A full record is not such a case.
+  JAXSNN_HD bool failed() const {
+    return status != Status::kOk && status != Status::kEventCapacity;
+  }
+};
+
+}  // namespace jaxsnn
+
+#endif  // JAXSNN_CORE_TYPES_H_

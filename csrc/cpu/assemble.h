@@ -1,0 +1,138 @@
+// One example out of a batch, as the core takes it.
+#ifndef JAXSNN_CPU_ASSEMBLE_H_
+#define JAXSNN_CPU_ASSEMBLE_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <new>
+
+#include "core/adjoint.h"
+#include "core/problem.h"
+#include "cpu/kernels.h"
+
+namespace jaxsnn::internal {
+
+template <class R>
+Param<R> MakeParam(const Batched<const R>& operand, std::int64_t example, std::int64_t n_neurons) {
+  return {operand[example], operand.core_size() == n_neurons && n_neurons != 1};
+}
+
+template <class R>
+Problem<R> MakeProblem(const BatchProblem<R>& batch, std::int64_t example) {
+  const std::int64_t n = batch.n_neurons;
+  Problem<R> p;
+  p.tau_mem = MakeParam(batch.params.tau_mem, example, n);
+  p.tau_syn = MakeParam(batch.params.tau_syn, example, n);
+  p.v_th = MakeParam(batch.params.v_th, example, n);
+  p.v_leak = MakeParam(batch.params.v_leak, example, n);
+  p.v_reset = MakeParam(batch.params.v_reset, example, n);
+  p.t_ref = MakeParam(batch.params.t_ref, example, n);
+  p.weights = batch.weights[example];
+  p.n_inputs = batch.n_inputs;
+  p.n_neurons = n;
+  p.v = batch.v[example];
+  p.i = batch.i[example];
+  p.release = batch.release[example];
+  p.time = static_cast<double>(*batch.time[example]);
+  p.queue = {batch.input_time[example], batch.input_index[example], batch.input_time.core_size(),
+             *batch.input_head[example]};
+  p.t_max = static_cast<double>(*batch.t_max[example]);
+  return p;
+}
+
+// Checks the weights of a batch, each slot once.
+template <class R>
+class WeightCheck {
+ public:
+  explicit WeightCheck(const BatchProblem<R>& batch) : batch_(batch) {
+    shared_ = batch.weights.layout().n_slots() == 1 && batch.n_batch > 0;
+    if (shared_) outcome_ = Check(0);
+  }
+  Outcome operator()(std::int64_t example) const { return shared_ ? outcome_ : Check(example); }
+
+ private:
+  Outcome Check(std::int64_t example) const {
+    return CheckFinite(batch_.weights[example], batch_.weights.core_size(), Argument::kWeights);
+  }
+
+  const BatchProblem<R>& batch_;
+  bool shared_;
+  Outcome outcome_;
+};
+
+// The first thing that is wrong with an example, if any.
+template <class R>
+Outcome CheckExample(const Problem<R>& problem, const WeightCheck<R>& weights,
+                     std::int64_t example) {
+  const Outcome outcome = weights(example);
+  return outcome.ok() ? CheckProblem(problem) : outcome;
+}
+
+template <class R>
+void FillNaN(R* data, std::int64_t size) {
+  std::fill(data, data + size, std::numeric_limits<R>::quiet_NaN());
+}
+
+// Results and gradients of an example that failed: NaN, so that nobody goes on with them unawares.
+template <class R>
+void Poison(const BatchState<R>& state, std::int64_t example, std::int64_t head) {
+  FillNaN(state.v[example], state.v.core_size());
+  FillNaN(state.i[example], state.i.core_size());
+  FillNaN(state.release[example], state.release.core_size());
+  FillNaN(state.time[example], 1);
+  *state.head[example] = static_cast<std::int32_t>(head);
+}
+
+template <class R>
+void Poison(const Gradients<R>& gradients, const BatchGradients<R>& batch, std::int64_t example,
+            std::int64_t first, std::int64_t last) {
+  const std::int64_t n_neurons = batch.v.core_size();
+  for (std::int64_t k = first; k < batch.weights.core_size(); k += n_neurons) {
+    FillNaN(gradients.weights + k, last - first);
+  }
+  for (R* data : {batch.v[example], batch.i[example], batch.release[example]}) {
+    FillNaN(data + first, last - first);
+  }
+  if (gradients.input_time != nullptr) FillNaN(gradients.input_time, batch.input_time.core_size());
+}
+
+template <class R>
+Gradients<R> MakeGradients(const BatchGradients<R>& batch, std::int64_t example, R* weights,
+                           R* input_time) {
+  return {weights,    batch.v[example], batch.i[example], batch.release[example],
+          input_time, 0,                0};
+}
+
+template <class R>
+Cotangents<R> MakeCotangents(const BatchCotangents<R>& batch, std::int64_t example) {
+  return {batch.event_time[example], batch.v[example], batch.i[example], batch.release[example],
+          static_cast<double>(*batch.time[example])};
+}
+
+// A block of scratch memory for each worker, laid out by an Arena.
+class Scratch {
+ public:
+  Scratch(std::int64_t n_workers, std::size_t bytes)
+      : stride_((bytes + kAlign - 1) / kAlign * kAlign),
+        block_(static_cast<std::byte*>(
+            ::operator new(stride_ * static_cast<std::size_t>(n_workers) + kAlign,
+                           std::align_val_t{kAlign}))) {}
+  std::byte* of(std::int64_t worker) const {
+    return block_.get() + static_cast<std::size_t>(worker) * stride_;
+  }
+
+ private:
+  static constexpr std::size_t kAlign = 64;
+  struct Free {
+    void operator()(std::byte* block) const { ::operator delete(block, std::align_val_t{kAlign}); }
+  };
+  std::size_t stride_;
+  std::unique_ptr<std::byte, Free> block_;
+};
+
+}  // namespace jaxsnn::internal
+
+#endif  // JAXSNN_CPU_ASSEMBLE_H_

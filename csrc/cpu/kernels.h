@@ -1,0 +1,125 @@
+// The batch drivers: one call of each covers a whole batch, in parallel, with results that do not
+// depend on the number of threads.
+#ifndef JAXSNN_CPU_KERNELS_H_
+#define JAXSNN_CPU_KERNELS_H_
+
+#include <cstdint>
+
+#include "core/types.h"
+#include "cpu/batch.h"
+#include "cpu/parallel_for.h"
+
+namespace jaxsnn {
+
+template <class R>
+struct BatchParams {
+  Batched<const R> tau_mem, tau_syn, v_th, v_leak, v_reset, t_ref;
+};
+
+// The operands that event_loop and event_step have in common.
+template <class R>
+struct BatchProblem {
+  std::int64_t n_batch = 1;
+  std::int64_t n_inputs = 0;
+  std::int64_t n_neurons = 0;
+  BatchParams<R> params;
+  Batched<const R> weights, v, i, release, time;
+  Batched<const R> input_time;
+  Batched<const std::int32_t> input_index, input_head;
+  Batched<const R> t_max;
+};
+
+
+template <class R>
+struct BatchState {
+  Batched<R> v, i, release, time;
+  Batched<std::int32_t> head;
+};
+
+template <class R>
+struct BatchStatus {
+  Batched<std::int32_t> status;
+  Batched<R> detail;  // [argument, element, value]
+
+  void Set(std::int64_t example, const Outcome& outcome) const {
+    *status[example] = static_cast<std::int32_t>(outcome.status);
+    detail[example][0] = static_cast<R>(static_cast<std::int32_t>(outcome.argument));
+    detail[example][1] = static_cast<R>(outcome.element);
+    detail[example][2] = static_cast<R>(outcome.value);
+  }
+};
+
+template <class R>
+struct LoopResults {
+  std::int64_t max_events = 1;
+  Batched<R> spike_time;
+  Batched<std::int32_t> spike_index, spike_position;
+  Batched<R> spike_current;
+  BatchState<R> state;
+  Batched<std::int32_t> count;
+  BatchStatus<R> outcome;
+};
+
+template <class R>
+struct StepResults {
+  Batched<R> event_time;
+  Batched<std::int32_t> event_index, event_kind;
+  BatchState<R> state;
+  BatchStatus<R> outcome;
+};
+
+// The cotangents of the differentiable results. `event_time` is that of all spikes, or of the event.
+template <class R>
+struct BatchCotangents {
+  Batched<const R> event_time, v, i, release, time;
+};
+
+template <class R>
+struct BatchGradients {
+  Batched<R> weights;  // summed over the examples that share a slot
+  Batched<R> v, i, release, time, input_time, t_max;
+  bool want_input_time = true;
+};
+
+template <class R>
+void EventLoopForward(const BatchProblem<R>& problem, const LoopResults<R>& results,
+                      ThreadPool& pool);
+template <class R>
+void EventLoopBackward(const BatchProblem<R>& problem, const LoopResults<R>& results,
+                       const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
+                       ThreadPool& pool);
+template <class R>
+void EventStepForward(const BatchProblem<R>& problem, const StepResults<R>& results,
+                      ThreadPool& pool);
+template <class R>
+void EventStepBackward(const BatchProblem<R>& problem, const StepResults<R>& results,
+                       const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
+                       ThreadPool& pool);
+
+// Neuron by neuron: exact propagation by dt, and the time to the next crossing.
+template <class R>
+struct BatchNeurons {
+  std::int64_t n_batch = 1;
+  std::int64_t n_neurons = 0;
+  BatchParams<R> params;
+  Batched<const R> v, i;
+  Batched<const R> dt;  // [1] or [n_neurons]; flow only
+};
+
+template <class R>
+void FlowForward(const BatchNeurons<R>& neurons, const Batched<R>& v, const Batched<R>& i,
+                 const BatchStatus<R>& outcome);
+template <class R>
+void FlowBackward(const BatchNeurons<R>& neurons, const Batched<const R>& ct_v,
+                  const Batched<const R>& ct_i, const Batched<R>& v, const Batched<R>& i,
+                  const Batched<R>& dt);
+template <class R>
+void CrossingForward(const BatchNeurons<R>& neurons, const Batched<R>& delay,
+                     const BatchStatus<R>& outcome);
+template <class R>
+void CrossingBackward(const BatchNeurons<R>& neurons, const Batched<const R>& delay,
+                      const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i);
+
+}  // namespace jaxsnn
+
+#endif  // JAXSNN_CPU_KERNELS_H_

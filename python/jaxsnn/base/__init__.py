@@ -1,0 +1,1 @@
+"""What both simulators share: array types and the pytrees of spikes, parameters and states."""

@@ -1,0 +1,188 @@
+"""What can be said about arguments before anything runs: shapes, dtypes and concrete values."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.base.types import LIFParameters, LIFState, SpikeQueue, Spikes
+
+PARAMETERS = tuple(field.name for field in dataclasses.fields(LIFParameters))
+
+
+def _positive(x):
+    return np.isfinite(x) & (x > 0)
+
+
+def _duration(x):
+    return np.isfinite(x) & (x >= 0)
+
+
+_VALID: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "tau_mem": (_positive, "a finite time > 0"),
+    "tau_syn": (_positive, "a finite time > 0"),
+    "v_th": (np.isfinite, "a finite voltage"),
+    "v_leak": (np.isfinite, "a finite voltage"),
+    "v_reset": (np.isfinite, "a finite voltage below v_th"),
+    "t_ref": (_duration, "a finite time >= 0"),
+}
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether a value can be looked at without waiting for a device: Python and NumPy numbers."""
+    return isinstance(value, int | float | np.ndarray | np.generic)
+
+
+def check_parameters(op: str, params: LIFParameters) -> None:
+    """Raises ``ValueError`` for parameters that are plain numbers and out of range.
+
+    JAX arrays are checked when the operation runs.
+    """
+    if not isinstance(params, LIFParameters):
+        raise TypeError(f"{op}: params is {type(params).__name__}, expected LIFParameters")
+    for name, (valid, expected) in _VALID.items():
+        value = getattr(params, name)
+        if is_concrete(value) and not np.all(valid(np.asarray(value))):
+            raise ValueError(f"{op}: params.{name} is {value}, expected {expected}")
+    v_reset, v_th = params.v_reset, params.v_th
+    if is_concrete(v_reset) and is_concrete(v_th) and not np.all(np.less(v_reset, v_th)):
+        raise ValueError(
+            f"{op}: params.v_reset is {v_reset}, expected a voltage below v_th={v_th}"
+        )
+
+
+def check_t_max(op: str, t_max: Any) -> None:
+    """Raises ``ValueError`` unless a concrete horizon is finite and > 0."""
+    if is_concrete(t_max) and not np.all(_positive(np.asarray(t_max))):
+        raise ValueError(f"{op}: t_max is {t_max}, expected a finite time > 0")
+
+
+def check_count(op: str, name: str, value: Any) -> int:
+    """Raises unless a static count is an integer >= 1; returns it."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{op}: {name} is {value!r}, expected an integer >= 1")
+    if value < 1:
+        raise ValueError(f"{op}: {name} is {value}, expected an integer >= 1")
+    return int(value)
+
+
+def real_array(op: str, name: str, value: Any) -> jax.Array:
+    """The array whose dtype rules a call: float32 or float64."""
+    array = jnp.asarray(value)
+    if array.dtype not in (jnp.float32, jnp.float64):
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}, expected float32 or float64")
+    return array
+
+
+def like(op: str, name: str, value: Any, dtype: jnp.dtype) -> jax.Array:
+    """``value`` as an array of ``dtype``; only Python numbers are converted to it."""
+    if is_concrete(value) and not isinstance(value, np.ndarray):
+        return jnp.asarray(value, dtype)
+    array = jnp.asarray(value)
+    if array.dtype != dtype:
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}, expected {np.dtype(dtype)}")
+    return array
+
+
+def integers(op: str, name: str, value: Any) -> jax.Array:
+    """``value`` as an int32 array."""
+    array = jnp.asarray(value)
+    if array.dtype != jnp.int32:
+        raise TypeError(f"{op}: {name} has dtype {array.dtype}, expected int32")
+    return array
+
+
+def core_shape(op: str, name: str, array: jax.Array, expected: str, core: Sequence[int]) -> None:
+    """Raises unless the last axes of an array are ``core``."""
+    rank = len(core)
+    if array.ndim < rank or tuple(array.shape[array.ndim - rank :]) != tuple(core):
+        raise ValueError(f"{op}: {name} has shape {array.shape}, expected {expected}")
+
+
+def parameter_arrays(
+    op: str, params: LIFParameters, n_neurons: int, dtype: jnp.dtype
+) -> list[jax.Array]:
+    """The parameters as operands: last axis 1 (shared) or ``n_neurons``."""
+    check_parameters(op, params)
+    arrays = []
+    for name in PARAMETERS:
+        value = getattr(params, name)
+        # Lists and NumPy arrays of plain numbers take the dtype of the call, as scalars do.
+        if isinstance(value, np.ndarray | list | tuple):
+            value = jnp.asarray(value, dtype)
+        array = like(op, f"params.{name}", value, dtype)
+        if array.ndim == 0:
+            array = array.reshape(1)
+        if array.shape[-1] not in (1, n_neurons):
+            raise ValueError(
+                f"{op}: params.{name} has shape {array.shape}, expected () or "
+                f"(*batch, n_neurons={n_neurons})"
+            )
+        arrays.append(array)
+    return arrays
+
+
+def batch_shape(op: str, leads: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """The common batch of operands with these leading axes."""
+    try:
+        return np.broadcast_shapes(*leads.values())
+    except ValueError:
+        listed = ", ".join(f"{name} {lead}" for name, lead in leads.items() if lead)
+        raise ValueError(f"{op}: batch axes do not broadcast: {listed}") from None
+
+
+def problem_operands(  # noqa: PLR0914 - one local per operand of the call
+    op: str,
+    params: LIFParameters,
+    weights: Any,
+    state: LIFState,
+    inputs: Spikes | SpikeQueue,
+    t_max: Any,
+) -> list[jax.Array]:
+    """The operands of ``event_loop`` and ``event_step``, checked."""
+    weights = real_array(op, "weights", weights)
+    if weights.ndim < 2:
+        raise ValueError(
+            f"{op}: weights has shape {weights.shape}, expected (*batch, n_inputs, n_neurons)"
+        )
+    dtype, n_neurons = weights.dtype, weights.shape[-1]
+    per_neuron = f"(*batch, n_neurons={n_neurons})"
+    v = like(op, "state.v", state.v, dtype)
+    i = like(op, "state.i", state.i, dtype)
+    release = like(op, "state.release", state.release, dtype)
+    for name, array in (("state.v", v), ("state.i", i), ("state.release", release)):
+        core_shape(op, name, array, per_neuron, (n_neurons,))
+    time = like(op, "state.time", state.time, dtype)
+    input_time = like(op, "inputs.time", inputs.time, dtype)
+    input_index = integers(op, "inputs.index", inputs.index)
+    if input_time.ndim < 1:
+        raise ValueError(f"{op}: inputs.time has shape (), expected (*batch, n_spikes)")
+    n_spikes = input_time.shape[-1]
+    core_shape(op, "inputs.index", input_index, f"(*batch, n_spikes={n_spikes})", (n_spikes,))
+    head = inputs.head if isinstance(inputs, SpikeQueue) else jnp.zeros((), jnp.int32)
+    head = integers(op, "inputs.head", head)
+    check_t_max(op, t_max)
+    t_max = like(op, "t_max", t_max, dtype)
+    arrays = parameter_arrays(op, params, n_neurons, dtype)
+    leads = {
+        "weights": weights.shape[:-2],
+        "state.v": v.shape[:-1],
+        "state.i": i.shape[:-1],
+        "state.release": release.shape[:-1],
+        "state.time": time.shape,
+        "inputs.time": input_time.shape[:-1],
+        "inputs.index": input_index.shape[:-1],
+        "inputs.head": head.shape,
+        "t_max": t_max.shape,
+        **{f"params.{n}": a.shape[:-1] for n, a in zip(PARAMETERS, arrays, strict=True)},
+    }
+    batch = batch_shape(op, leads)
+    if math.prod(batch) > 0 and weights.shape[-2] == 0 and n_spikes > 0:
+        raise ValueError(f"{op}: weights has no inputs, but inputs.time has {n_spikes} entries")
+    return [weights, v, i, release, time, input_time, input_index, head, t_max, *arrays]

@@ -1,0 +1,391 @@
+"""The custom calls as JAX primitives: shapes, batching and reverse-mode differentiation.
+
+The only module that talks to ``jax.ffi`` and to JAX's machinery for primitives. An operation is
+described by the sizes of its operands and results; everything else follows from that:
+
+- *Batching.* Operands carry any number of leading axes, which broadcast against each other as in
+  NumPy, and the kernels take them natively. ``vmap`` therefore only moves an axis to the front: an
+  operand that is not mapped is neither copied nor expanded.
+- *Differentiation.* The JVP of an operation is a linear primitive that exists to be transposed into
+  the hand-written backward call. Since ``vmap`` inside ``grad`` has already made one batched call of
+  many, the gradient of shared weights is summed inside the kernel and never held per sample.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxsnn import _core
+
+for _name, _capsule in _core.registrations().items():
+    jax.ffi.register_ffi_target(_name, _capsule, platform="cpu")
+
+Attributes = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """An operand or a result: its core axes, behind any leading batch axes.
+
+    Attributes:
+        name: as in error messages.
+        axes: names of the core axes.
+        integer: int32 instead of the floating-point type of the call.
+        differentiable: whether a gradient passes through it.
+        reduced: whether the backward call sums its gradient over the batch by itself.
+    """
+
+    name: str
+    axes: tuple[str, ...] = ()
+    integer: bool = False
+    differentiable: bool = False
+    reduced: bool = False
+
+    @property
+    def rank(self) -> int:
+        return len(self.axes)
+
+
+def _lead(shape: Sequence[int], field: Field) -> tuple[int, ...]:
+    return tuple(shape[: len(shape) - field.rank])
+
+
+def _sum_to(gradient: jax.Array, shape: Sequence[int]) -> jax.Array:
+    """Adds up what broadcasting from ``shape`` had repeated."""
+    extra = gradient.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + axis
+        for axis, size in enumerate(shape)
+        if size == 1 and gradient.shape[extra + axis] != 1
+    )
+    return gradient.sum(axes).reshape(shape) if axes else gradient
+
+
+def _align(operands: Sequence[jax.Array], dims: Sequence[int | None], fields: Sequence[Field]):
+    """Moves mapped axes to the front of the batch axes, so that operands still broadcast."""
+    rank = max(
+        operand.ndim - field.rank - (dim is not None)
+        for operand, dim, field in zip(operands, dims, fields, strict=True)
+    )
+    aligned = []
+    for operand, dim, field in zip(operands, dims, fields, strict=True):
+        if dim is None:
+            aligned.append(operand)
+            continue
+        moved = jnp.moveaxis(operand, dim, 0)
+        missing = rank - (moved.ndim - 1 - field.rank)
+        aligned.append(moved.reshape(moved.shape[0], *(1,) * missing, *moved.shape[1:]))
+    return aligned, rank
+
+
+def _zero_tangent(shape: Sequence[int]) -> ad.Zero:
+    """The tangent of an integer result."""
+    return ad.Zero(ShapedArray(tuple(shape), jax.dtypes.float0))
+
+
+def _manual_axes(operands: Sequence[Any]) -> dict[str, Any]:
+    """Axes of an enclosing ``shard_map`` over which a result varies: those of all operands."""
+    axes = [getattr(operand, "vma", frozenset()) for operand in operands]
+    union = frozenset().union(*axes)
+    return {"vma": union} if union else {}
+
+
+class Op:
+    """An operation with a forward and a backward custom call.
+
+    Args:
+        name: the targets are ``jaxsnn_<name>_fwd`` and ``jaxsnn_<name>_bwd``.
+        operands: of the forward call, in order.
+        results: of the forward call, in order.
+        residuals: names of the results that the backward call reads, besides all operands.
+        gradient_axes: core axes of gradients that differ from those of their operand, because the
+            kernel returns them before a sum over that axis.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        operands: Sequence[Field],
+        results: Sequence[Field],
+        residuals: Sequence[str],
+        gradient_axes: Mapping[str, tuple[str, ...]] | None = None,
+    ):
+        self.name = name
+        self.operands = tuple(operands)
+        self.results = tuple(results)
+        self.inputs = tuple(f for f in operands if f.differentiable)
+        self.outputs = tuple(f for f in results if f.differentiable)
+        self.residuals = tuple(f for f in results if f.name in residuals)
+        self._gradient_axes = dict(gradient_axes or {})
+        self._forward = self._primitive("fwd", self._forward_shapes, self._lower_forward)
+        self._linear = Primitive(f"jaxsnn_{name}_linear")
+        self._linear.multiple_results = True
+        self._backward = self._primitive("bwd", self._backward_shapes, self._lower_backward)
+        batching.primitive_batchers[self._forward] = self._batch_forward
+        batching.primitive_batchers[self._linear] = self._batch_linear
+        batching.primitive_batchers[self._backward] = self._batch_backward
+        ad.primitive_jvps[self._forward] = self._jvp
+        ad.primitive_transposes[self._linear] = self._transpose
+        self._linear.def_abstract_eval(self._linear_shapes)
+        self._linear.def_impl(self._no_forward_mode)
+        mlir.register_lowering(self._linear, self._no_forward_mode)
+
+    def __call__(
+        self, *operands: jax.Array, sizes: Mapping[str, int] | None = None, **attributes: Any
+    ) -> dict[str, jax.Array]:
+        """Calls the operation; ``sizes`` are core axes of results that no operand shows."""
+        results = self._forward.bind(
+            *operands,
+            sizes=tuple(sorted((sizes or {}).items())),
+            attributes=tuple(sorted(attributes.items())),
+        )
+        return {field.name: result for field, result in zip(self.results, results, strict=True)}
+
+    def _primitive(self, kind: str, shapes, lower) -> Primitive:
+        primitive = Primitive(f"jaxsnn_{self.name}_{kind}")
+        primitive.multiple_results = True
+        primitive.def_abstract_eval(shapes)
+
+        @functools.lru_cache(maxsize=256)
+        def compiled(**params):
+            return jax.jit(functools.partial(primitive.bind, **params))
+
+        primitive.def_impl(lambda *operands, **params: compiled(**params)(*operands))
+        mlir.register_lowering(
+            primitive, mlir.lower_fun(lower, multiple_results=True), platform="cpu"
+        )
+        return primitive
+
+    def _sizes(self, operands: Sequence[Any], sizes: tuple[tuple[str, int], ...]) -> dict[str, int]:
+        found = dict(sizes)
+        for operand, field in zip(operands, self.operands, strict=True):
+            core = operand.shape[operand.ndim - field.rank :]
+            found.update(zip(field.axes, core, strict=True))
+        return found
+
+    def _aval(self, field: Field, axes: Sequence[str], lead, sizes, dtype, like) -> ShapedArray:
+        shape = (*lead, *(sizes[axis] for axis in axes))
+        kind = np.dtype(np.int32) if field.integer else dtype
+        return ShapedArray(shape, kind, **_manual_axes(like))
+
+    # Forward
+
+    def _forward_shapes(self, *operands, sizes, attributes):
+        del attributes
+        lead = np.broadcast_shapes(
+            *(_lead(o.shape, f) for o, f in zip(operands, self.operands, strict=True))
+        )
+        known = self._sizes(operands, sizes)
+        dtype = operands[0].dtype
+        return [self._aval(f, f.axes, lead, known, dtype, operands) for f in self.results]
+
+    def _lower_forward(self, *operands, sizes, attributes):
+        shapes = self._forward_shapes(*operands, sizes=sizes, attributes=attributes)
+        call = jax.ffi.ffi_call(f"jaxsnn_{self.name}_fwd", shapes)
+        return call(*operands, **dict(attributes))
+
+    def _batch_forward(self, operands, dims, **params):
+        aligned, _ = _align(operands, dims, self.operands)
+        return self._forward.bind(*aligned, **params), [0] * len(self.results)
+
+    # Reverse-mode differentiation
+
+    def _jvp(self, primals, tangents, *, sizes, attributes):
+        results = self._forward.bind(*primals, sizes=sizes, attributes=attributes)
+        named = {f.name: r for f, r in zip(self.results, results, strict=True)}
+        moving = []
+        for field, tangent in zip(self.operands, tangents, strict=True):
+            if field.differentiable:
+                moving.append(ad.instantiate_zeros(tangent))
+            elif not isinstance(tangent, ad.Zero):
+                raise NotImplementedError(
+                    f"jaxsnn.ops.{self.name}: no gradient with respect to {field.name} yet; "
+                    "take it out of what is differentiated, e.g. by jax.lax.stop_gradient"
+                )
+        residuals = [named[f.name] for f in self.residuals]
+        out = dict(
+            zip(
+                (f.name for f in self.outputs),
+                self._linear.bind(*primals, *residuals, *moving, sizes=sizes),
+                strict=True,
+            )
+        )
+        out_tangents = [
+            out[f.name] if f.differentiable else _zero_tangent(named[f.name].shape)
+            if f.integer
+            else ad.Zero(ShapedArray(named[f.name].shape, named[f.name].dtype))
+            for f in self.results
+        ]
+        return results, out_tangents
+
+    @property
+    def _linear_fields(self) -> tuple[Field, ...]:
+        return (*self.operands, *self.residuals, *self.inputs)
+
+    def _linear_shapes(self, *operands, sizes):
+        shapes = self._forward_shapes(
+            *operands[: len(self.operands)], sizes=sizes, attributes=()
+        )
+        return [
+            ShapedArray(s.shape, s.dtype, **_manual_axes(operands))
+            for f, s in zip(self.results, shapes, strict=True)
+            if f.differentiable
+        ]
+
+    def _no_forward_mode(self, *_, **__):
+        raise NotImplementedError(
+            f"jaxsnn.ops.{self.name} has a reverse-mode derivative only: use jax.grad, jax.vjp or "
+            "jax.jacrev, not jax.jvp or jax.jacfwd"
+        )
+
+    def _batch_linear(self, operands, dims, *, sizes):
+        aligned, _ = _align(operands, dims, self._linear_fields)
+        return self._linear.bind(*aligned, sizes=sizes), [0] * len(self.outputs)
+
+    def _transpose(self, cotangents, *operands, sizes):
+        n_primals = len(self.operands)
+        known = operands[: n_primals + len(self.residuals)]
+        wanted = [ad.is_undefined_primal(o) for o in operands[len(known) :]]
+        cotangents = [ad.instantiate_zeros(ct) for ct in cotangents]
+        weight_leads = tuple(
+            _lead(o.shape, f)
+            for o, f in zip(known[:n_primals], self.operands, strict=True)
+            if f.reduced
+        )
+        gradients = self._backward.bind(
+            *known,
+            *cotangents,
+            sizes=sizes,
+            leads=weight_leads,
+            wanted=tuple(f.name for f, w in zip(self.inputs, wanted, strict=True) if w),
+        )
+        primals = {f.name: o for f, o in zip(self.operands, known[:n_primals], strict=True)}
+        moving = [
+            _sum_to(g, primals[f.name].shape) if w else None
+            for f, g, w in zip(self.inputs, gradients, wanted, strict=True)
+        ]
+        return [None] * len(known) + moving
+
+    # Backward
+
+    @property
+    def _backward_fields(self) -> tuple[Field, ...]:
+        return (*self.operands, *self.residuals, *self.outputs)
+
+    def _backward_shapes(self, *operands, sizes, leads, wanted):
+        del wanted
+        lead = np.broadcast_shapes(
+            *(_lead(o.shape, f) for o, f in zip(operands, self._backward_fields, strict=True))
+        )
+        known = self._sizes(operands[: len(self.operands)], sizes)
+        own = iter(leads)
+        return [
+            self._aval(
+                f,
+                self._gradient_axes.get(f.name, f.axes),
+                next(own) if f.reduced else lead,
+                known,
+                operands[0].dtype,
+                operands,
+            )
+            for f in self.inputs
+        ]
+
+    def _lower_backward(self, *operands, sizes, leads, wanted):
+        shapes = self._backward_shapes(*operands, sizes=sizes, leads=leads, wanted=wanted)
+        attributes = {
+            f"want_{name}": bool(name in wanted)
+            for name in ("input_time",)
+            if any(f.name == name for f in self.inputs)
+        }
+        return jax.ffi.ffi_call(f"jaxsnn_{self.name}_bwd", shapes)(*operands, **attributes)
+
+    def _batch_backward(self, operands, dims, *, sizes, leads, wanted):
+        size = next(o.shape[d] for o, d in zip(operands, dims, strict=True) if d is not None)
+        aligned, rank = _align(operands, dims, self._backward_fields)
+        # Here every sample needs a gradient of its own: the sums run over the older axes only.
+        padded = tuple((size, *(1,) * (rank - len(lead)), *lead) for lead in leads)
+        gradients = self._backward.bind(*aligned, sizes=sizes, leads=padded, wanted=wanted)
+        own = iter(leads)
+        results = [
+            g.reshape(size, *next(own), *g.shape[g.ndim - f.rank :]) if f.reduced else g
+            for f, g in zip(self.inputs, gradients, strict=True)
+        ]
+        return results, [0] * len(results)
+
+
+
+
+_PARAMS = tuple(
+    Field(f"params.{name}", ("value",))
+    for name in ("tau_mem", "tau_syn", "v_th", "v_leak", "v_reset", "t_ref")
+)
+_PROBLEM = (
+    Field("weights", ("inputs", "neurons"), differentiable=True, reduced=True),
+    Field("v", ("neurons",), differentiable=True),
+    Field("i", ("neurons",), differentiable=True),
+    Field("release", ("neurons",), differentiable=True),
+    Field("time", differentiable=True),
+    Field("input_time", ("queue",), differentiable=True),
+    Field("input_index", ("queue",), integer=True),
+    Field("input_head", integer=True),
+    Field("t_max", differentiable=True),
+    *_PARAMS,
+)
+_STATE = (
+    Field("v", ("neurons",), differentiable=True),
+    Field("i", ("neurons",), differentiable=True),
+    Field("release", ("neurons",), differentiable=True),
+    Field("time", differentiable=True),
+    Field("head", integer=True),
+)
+_OUTCOME = (Field("status", integer=True), Field("detail", ("facts",)))
+
+_LOOP_RESULTS = (
+    Field("spike_time", ("events",), differentiable=True),
+    Field("spike_index", ("events",), integer=True),
+    Field("spike_position", ("events",), integer=True),
+    Field("spike_current", ("events",)),
+    *_STATE,
+    Field("count", integer=True),
+    *_OUTCOME,
+)
+_STEP_RESULTS = (
+    Field("event_time", differentiable=True),
+    Field("event_index", integer=True),
+    Field("event_kind", integer=True),
+    *_STATE,
+    *_OUTCOME,
+)
+_NEURONS = (
+    Field("v", ("neurons",), differentiable=True),
+    Field("i", ("neurons",), differentiable=True),
+)
+
+event_loop = Op("event_loop", _PROBLEM, _LOOP_RESULTS, [f.name for f in _LOOP_RESULTS])
+event_step = Op("event_step", _PROBLEM, _STEP_RESULTS, [f.name for f in _STEP_RESULTS])
+flow = Op(
+    "flow",
+    (*_NEURONS, Field("dt", ("step",), differentiable=True), *_PARAMS),
+    (*_NEURONS, *_OUTCOME),
+    [],
+    gradient_axes={"dt": ("neurons",)},
+)
+next_crossing = Op(
+    "next_crossing",
+    (*_NEURONS, *_PARAMS),
+    (Field("delay", ("neurons",), differentiable=True), *_OUTCOME),
+    ["delay"],
+)
+
+FACTS = 3  # argument, element and value behind a status

@@ -1,0 +1,194 @@
+"""``event_loop`` and ``event_step``: many events in one call, and exactly one."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxsnn.base.types import (
+    Array,
+    Float,
+    Int32,
+    LIFParameters,
+    LIFState,
+    SpikeQueue,
+    Spikes,
+)
+from jaxsnn.ops import _checks, _ffi
+from jaxsnn.ops._status import FAILURES, Status, raise_mask
+
+
+class EventKind(enum.IntEnum):
+    """What happened in an :func:`event_step`."""
+
+    NONE = 0  # nothing before t_max, where the state now stands
+    INPUT = 1  # a queued spike arrived
+    SPIKE = 2  # a neuron crossed its threshold
+
+
+class Event(NamedTuple):
+    """One event.
+
+    Attributes:
+        time: ``[*batch]``, ``inf`` where nothing happened.
+        index: ``[*batch]`` int32, the input or the neuron; ``-1`` where nothing happened.
+        kind: ``[*batch]`` int32, an :class:`EventKind`.
+    """
+
+    time: Float[Array, "*batch"]
+    index: Int32[Array, "*batch"]
+    kind: Int32[Array, "*batch"]
+
+
+class StepResult(NamedTuple):
+    """What :func:`event_step` returns."""
+
+    event: Event
+    state: LIFState
+    queue: SpikeQueue
+    status: Int32[Array, "*batch"]
+    detail: Float[Array, "*batch 3"]
+
+
+class LoopResult(NamedTuple):
+    """What :func:`event_loop` returns.
+
+    Attributes:
+        spikes: the spikes of the population, ``max_events`` of them, padded.
+        state: the state at the end of the window.
+        queue: the incoming spikes that are left.
+        count: ``[*batch]`` int32, number of spikes before the padding.
+        status: ``[*batch]`` int32, a :class:`Status`.
+        detail: ``[*batch, 3]``, the facts behind it for :func:`status_message`.
+    """
+
+    spikes: Spikes
+    state: LIFState
+    queue: SpikeQueue
+    count: Int32[Array, "*batch"]
+    status: Int32[Array, "*batch"]
+    detail: Float[Array, "*batch 3"]
+
+
+def _state(named: dict[str, Array]) -> LIFState:
+    return LIFState(named["v"], named["i"], named["release"], named["time"])
+
+
+def event_loop(
+    params: LIFParameters,
+    weights: Float[Array, "*#batch n_inputs n_neurons"],
+    state: LIFState,
+    inputs: Spikes | SpikeQueue,
+    *,
+    t_max: float | Float[Array, "*#batch"],
+    max_events: int,
+    raise_on: Collection[Status] = FAILURES,
+    label: str = "event_loop",
+) -> LoopResult:
+    """Runs a population of LIF neurons up to ``t_max`` or to its ``max_events``-th spike.
+
+    Every neuron receives the incoming spikes over ``weights`` and none hears another. Spike times
+    are the exact threshold crossings of the closed-form solution, for any ratio of the time
+    constants. At equal times an arrival comes before a crossing, arrivals in queue order, crossings
+    in neuron order. A neuron that stands at or above its threshold spikes at once.
+
+    Reverse-mode gradients are EventProp's (Wunderlich & Pehle, Sci Rep 11:12829, 2021), exact for
+    any number of spikes per neuron, with respect to ``weights``, ``state``, the spike times of
+    ``inputs`` and ``t_max``, from the spike times and the final state. The number of spikes is
+    piecewise constant and has no gradient.
+
+    All operands may have leading batch axes, which broadcast; under ``vmap`` the batch is native
+    as well. Batches run in parallel on XLA's threads; results do not depend on their number.
+
+    Args:
+        params: parameters, scalar or per neuron.
+        weights: ``[*batch, n_inputs, n_neurons]``, float32 or float64, which is the dtype of all.
+        state: the state to start from, see :func:`jaxsnn.initial_state`.
+        inputs: incoming spikes in time order. Spikes after ``t_max`` stay in the queue.
+        t_max: the horizon, same unit as the times; > 0 and not before ``state.time``.
+        max_events: static, room for spikes per example, >= 1. Where more would follow, the status is
+            ``EVENT_CAPACITY`` and the window ends right after the last recorded spike: the next one
+            can go on from the returned state and queue.
+        raise_on: statuses for which to raise instead of returning them.
+        label: how errors name this call.
+
+    Returns:
+        Spikes, final state, rest of the queue, and how each example ended.
+
+    Raises:
+        ValueError, TypeError: for shapes, dtypes and plain numbers that do not fit, when traced.
+        jax.errors.JaxRuntimeError: for a status in ``raise_on``, when run; names sample, argument,
+            value and what it should be.
+    """
+    operands = _checks.problem_operands(label, params, weights, state, inputs, t_max)
+    capacity = _checks.check_count(label, "max_events", max_events)
+    named = _ffi.event_loop(
+        *operands,
+        sizes={"events": capacity, "facts": _ffi.FACTS},
+        raise_on=np.int64(raise_mask(raise_on)),
+        label=str(label),
+    )
+    return LoopResult(
+        spikes=Spikes(named["spike_time"], named["spike_index"]),
+        state=_state(named),
+        queue=SpikeQueue(inputs.time, inputs.index, named["head"]),
+        count=named["count"],
+        status=named["status"],
+        detail=named["detail"],
+    )
+
+
+def event_step(
+    params: LIFParameters,
+    weights: Float[Array, "*#batch n_inputs n_neurons"],
+    state: LIFState,
+    inputs: Spikes | SpikeQueue,
+    *,
+    t_max: float | Float[Array, "*#batch"],
+    raise_on: Collection[Status] = FAILURES,
+    label: str = "event_step",
+) -> StepResult:
+    """Advances a population of LIF neurons by exactly one event.
+
+    Finds the next event, a threshold crossing or a queued spike; integrates all neurons to it; and
+    applies the discontinuity: a reset, or the weights of the arrival. Where neither comes before
+    ``t_max``, the state moves there and the event is ``NONE``.
+
+    ``jax.lax.scan`` over it gives a trajectory whose derivative follows from the implicit function
+    theorem at each crossing. It equals the gradient of :func:`event_loop`, at the price of a state
+    per event. Order at equal times, batching and errors as there.
+
+    Args:
+        params: parameters, scalar or per neuron.
+        weights: ``[*batch, n_inputs, n_neurons]``, float32 or float64, which is the dtype of all.
+        state: the present state.
+        inputs: incoming spikes in time order, or the queue of a previous step.
+        t_max: the horizon; > 0 and not before ``state.time``.
+        raise_on: statuses for which to raise instead of returning them.
+        label: how errors name this call.
+
+    Returns:
+        The event, the state right after it, the rest of the queue, and how each example ended.
+        Differentiable: event time and state, with respect to weights, state, spike times, ``t_max``.
+
+    Raises:
+        ValueError, TypeError: for shapes, dtypes and plain numbers that do not fit, when traced.
+        jax.errors.JaxRuntimeError: for a status in ``raise_on``, when run.
+    """
+    operands = _checks.problem_operands(label, params, weights, state, inputs, t_max)
+    named = _ffi.event_step(
+        *operands,
+        sizes={"facts": _ffi.FACTS},
+        raise_on=np.int64(raise_mask(raise_on)),
+        label=str(label),
+    )
+    return StepResult(
+        event=Event(named["event_time"], named["event_index"], named["event_kind"]),
+        state=_state(named),
+        queue=SpikeQueue(inputs.time, inputs.index, named["head"]),
+        status=named["status"],
+        detail=named["detail"],
+    )
