@@ -2,8 +2,8 @@
 // 2021, in the form of total derivatives a = dL/d(v, i)).
 //
 // Between events the adjoint flows back with the transpose of the forward solution. What an event
-// does to it is written once, in the functions below; the sweep reads times, order and currents from
-// the forward record and never solves for a time again.
+// does to it is written once, in the functions below; the sweep reads times, order and currents
+// from the forward record and never solves for a time again.
 #ifndef JAXSNN_CORE_ADJOINT_H_
 #define JAXSNN_CORE_ADJOINT_H_
 
@@ -29,7 +29,8 @@ JAXSNN_HD double AdjointSpike(const typename Model::Constants& constants, double
   return -(time_gradient - slope_after * v_after) / slope_before;
 }
 
-// The end of a refractory period: what the loss owes to its time. The adjoint voltage before it is 0.
+// The end of a refractory period: what the loss owes to its time. The adjoint voltage before it is
+// 0.
 template <class Model>
 JAXSNN_HD double AdjointRelease(const typename Model::Constants& constants, double reset,
                                 double current, double v_after) {
@@ -72,7 +73,10 @@ class ReverseSweep {
  public:
   ReverseSweep(Arena& arena, const Problem<R>& problem, std::int64_t capacity, std::int64_t first,
                std::int64_t last)
-      : p_(problem), capacity_(capacity), first_(first), n_(last - first),
+      : p_(problem),
+        capacity_(capacity),
+        first_(first),
+        n_(last - first),
         uniform_(problem.uniform_time_constants()) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, problem.n_neurons);
     for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_}) *lane = arena.Take<R>(n_);
@@ -130,8 +134,8 @@ class ReverseSweep {
     }
   };
 
-  void Start(const EndState<R>& end, Status status,
-             const Cotangents<R>& ct, Gradients<R>& gradients) {
+  void Start(const EndState<R>& end, Status status, const Cotangents<R>& ct,
+             Gradients<R>& gradients) {
     count_ = *end.count;
     next_spike_ = count_ - 1;
     const double end_time = static_cast<double>(*end.time);
@@ -288,8 +292,7 @@ class ReverseSweep {
       current += Model::DecayCurrent(constants_[j], static_cast<double>(p_.row(e)[j]),
                                      moment.time - p_.queue.TimeAt(e));
     }
-    const double gradient =
-        AdjointRelease<Model>(constants_[j], p_.reset(j), current, visit.a.v);
+    const double gradient = AdjointRelease<Model>(constants_[j], p_.reset(j), current, visit.a.v);
     if (initial) {
       gradients.release[j] = static_cast<R>(gradient);
     } else {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
 #include "core/next_crossing.h"
@@ -51,9 +52,10 @@ class ForwardSweep {
     for (R** lane : {&v_, &i_, &v_next_, &i_next_, &threshold_, &release_}) {
       *lane = arena.Take<R>(n_);
     }
-    if (!uniform_) {
-      for (R** lane : {&v_from_v_, &v_from_i_, &i_from_i_, &reach_}) *lane = arena.Take<R>(n_);
+    for (R** lane : {&v_from_v_, &v_from_i_, &i_from_i_, &reach_}) {
+      *lane = arena.Take<R>(uniform_ ? 1 : n_);
     }
+    may_cross_ = arena.Take<Mask>(n_);
     candidates_ = arena.Take<std::int32_t>(n_);
     pending_capacity_ = 2 * (capacity + 1);
     pending_ = arena.Take<Pending>(pending_capacity_);
@@ -76,6 +78,9 @@ class ForwardSweep {
   }
 
  private:
+  // As wide as R, so that comparisons of lanes stay in lanes.
+  using Mask = std::conditional_t<sizeof(R) == 4, std::int32_t, std::int64_t>;
+
   enum class SweepEnd { kDone, kOverflow };
 
   struct Pending {
@@ -157,62 +162,68 @@ class ForwardSweep {
     if (row != nullptr) AddRow(row);
   }
 
-  // The free solution of every neuron into the next lanes. Returns how many neurons may do something
-  // else than flow freely, and lists them in order.
+  // The free solution of every neuron into the next lanes. Returns how many neurons may do
+  // something else than flow freely, and lists them in order.
   std::int64_t FlowAll(const Interval& span) {
     const double dt = span.stop - span.begin;
-    if (uniform_) {
-      const auto p = Model::Propagate(constants_[0], dt);
-      const R vv = static_cast<R>(p.v_from_v), vi = static_cast<R>(p.v_from_i);
-      const R ii = static_cast<R>(p.i_from_i);
-      const R reach = static_cast<R>(dt * constants_[0].rate_mem);
-      return FlowLanes(
-          span, [=](std::int64_t) { return vv; }, [=](std::int64_t) { return vi; },
-          [=](std::int64_t) { return ii; }, [=](std::int64_t) { return reach; });
-    }
-    for (std::int64_t j = 0; j < n_; ++j) {
+    const std::int64_t n_solutions = uniform_ ? 1 : n_;
+    for (std::int64_t j = 0; j < n_solutions; ++j) {
       const auto p = Model::Propagate(constants_[j], dt);
       v_from_v_[j] = static_cast<R>(p.v_from_v);
       v_from_i_[j] = static_cast<R>(p.v_from_i);
       i_from_i_[j] = static_cast<R>(p.i_from_i);
       reach_[j] = static_cast<R>(dt * constants_[j].rate_mem);
     }
-    const auto lane = [](const R* data) { return [data](std::int64_t j) { return data[j]; }; };
-    return FlowLanes(span, lane(v_from_v_), lane(v_from_i_), lane(i_from_i_), lane(reach_));
-  }
-
-  template <class VV, class VI, class II, class Reach>
-  std::int64_t FlowLanes(const Interval& span, VV vv, VI vi, II ii, Reach reach) {
     // Blocks small enough that one neuron with something to do costs few others a second look.
     constexpr std::int64_t kBlock = 64;
     const R now = static_cast<R>(span.begin);
     std::int64_t found = 0;
     for (std::int64_t begin = 0; begin < n_; begin += kBlock) {
       const std::int64_t end = std::min(begin + kBlock, n_);
-      int any = span.last || refractory_;
+      const bool any = uniform_ ? FlowBlock<true>(begin, end) : FlowBlock<false>(begin, end);
+      if (!any && !span.last && !refractory_) continue;
       for (std::int64_t j = begin; j < end; ++j) {
-        v_next_[j] = vv(j) * v_[j] + vi(j) * i_[j];
-        i_next_[j] = ii(j) * i_[j];
-        any |= MayCross(j, reach(j));
-      }
-      if (!any) continue;
-      for (std::int64_t j = begin; j < end; ++j) {
-        if (span.last || MayCross(j, reach(j)) || (refractory_ && release_[j] > now)) {
-          candidates_[found++] = static_cast<std::int32_t>(j);
-        }
+        candidates_[found] = static_cast<std::int32_t>(j);
+        found += may_cross_[j] || span.last || (refractory_ && release_[j] > now);
       }
     }
     return found;
   }
 
-  // Necessary for a crossing within the interval that has just been flown over. Either v stands at
-  // the threshold at one of its ends; or v passed a maximum in between, so that it fell at the end,
-  // and v, concave until then, stayed below its first tangent, which must reach the threshold.
-  int MayCross(std::int64_t j, R reach) const {
-    const R v = v_[j], i = i_[j], threshold = threshold_[j];
-    return static_cast<int>(std::max(v, v_next_[j]) >= threshold) |
-           (static_cast<int>(i_next_[j] < v_next_[j]) & static_cast<int>(i > threshold) &
-            static_cast<int>(v + (i - v) * reach >= threshold));
+  // Flows a block of neurons and marks those that may cross the threshold on the way. Necessary for
+  // a crossing: either v stands at the threshold at one of the ends; or v passed a maximum in
+  // between, so that it fell at the end, and v, concave until then, stayed below its first tangent,
+  // which must reach the threshold. Returns whether any is marked.
+  template <bool kUniform>
+  bool FlowBlock(std::int64_t begin, std::int64_t end) {
+    const R* JAXSNN_RESTRICT v = v_ + begin;
+    const R* JAXSNN_RESTRICT i = i_ + begin;
+    const R* JAXSNN_RESTRICT threshold = threshold_ + begin;
+    const std::int64_t offset = kUniform ? 0 : begin;
+    const R* JAXSNN_RESTRICT vv = v_from_v_ + offset;
+    const R* JAXSNN_RESTRICT vi = v_from_i_ + offset;
+    const R* JAXSNN_RESTRICT ii = i_from_i_ + offset;
+    const R* JAXSNN_RESTRICT reach = reach_ + offset;
+    R* JAXSNN_RESTRICT v_next = v_next_ + begin;
+    R* JAXSNN_RESTRICT i_next = i_next_ + begin;
+    Mask* JAXSNN_RESTRICT marks = may_cross_ + begin;
+    // Shared values are read once: a loop that seems to load them each time does not vectorise.
+    const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
+    Mask any = 0;
+    for (std::int64_t j = 0; j < end - begin; ++j) {
+      const R v_end = (kUniform ? vv0 : vv[j]) * v[j] + (kUniform ? vi0 : vi[j]) * i[j];
+      const R i_end = (kUniform ? ii0 : ii[j]) * i[j];
+      const R higher = v[j] > v_end ? v[j] : v_end;
+      const R tangent = v[j] + (i[j] - v[j]) * (kUniform ? reach0 : reach[j]);
+      const Mask mark = static_cast<Mask>(higher >= threshold[j]) |
+                        (static_cast<Mask>(i_end < v_end) & static_cast<Mask>(i[j] > threshold[j]) &
+                         static_cast<Mask>(tangent >= threshold[j]));
+      v_next[j] = v_end;
+      i_next[j] = i_end;
+      marks[j] = mark;
+      any |= mark;
+    }
+    return any != 0;
   }
 
   // One neuron over the interval, with its spikes and refractory periods.
@@ -239,7 +250,7 @@ class ForwardSweep {
       if (!(root.at <= span.horizon - t)) break;
       const double at = std::min(t + root.at, span.horizon);  // the sum may round up
       if (!Belongs(at, j, span)) break;
-      x = Model::Flow(Model::Propagate(constants, root.at), x);
+      x.i = Model::DecayCurrent(constants, x.i, root.at);
       if (!Remember({at, static_cast<R>(x.i), static_cast<std::int32_t>(j)}, capacity)) return x;
       x.v = p_.reset(j);
       t = at;
@@ -248,8 +259,8 @@ class ForwardSweep {
     return Model::Flow(Model::Propagate(constants, span.stop - t), x);
   }
 
-  // Whether a crossing is one of this interval. One that coincides with the next arrival comes after
-  // it, and thus at the start of the next interval.
+  // Whether a crossing is one of this interval. One that coincides with the next arrival comes
+  // after it, and thus at the start of the next interval.
   bool Belongs(double at, std::int64_t j, const Interval& span) const {
     if (span.closing ? !(at <= span.horizon) : !(at < span.horizon)) return false;
     return !span.last || at < final_.time || (at == final_.time && j <= final_.index);
@@ -311,7 +322,8 @@ class ForwardSweep {
   const bool uniform_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
-  R *v_from_v_ = nullptr, *v_from_i_ = nullptr, *i_from_i_ = nullptr, *reach_ = nullptr;
+  R *v_from_v_, *v_from_i_, *i_from_i_, *reach_;  // one value for all, or one per neuron
+  Mask* may_cross_;
   std::int32_t* candidates_;
   Pending* pending_;
   std::int64_t pending_capacity_;

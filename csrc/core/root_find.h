@@ -25,7 +25,8 @@ inline constexpr int kMaxBracketSteps = 400;
 inline constexpr double kRootTolerance = 2 * std::numeric_limits<double>::epsilon();
 
 // The first root of h in [0, limit], for h(0) < 0 and h concave up to its first maximum: Newton's
-// steps from 0 then never pass the first root, and where they meet a falling slope there is no root.
+// steps from 0 then never pass the first root, and where they meet a falling slope there is no
+// root.
 template <class Function>
 JAXSNN_HD Root MonotoneNewton(const Function& h, double limit) {
   double t = 0;

@@ -42,9 +42,8 @@ JAXSNN_HD typename Model::template Pair<double> FlowNeuron(
   const double i = static_cast<double>(p.i[j]);
   if (release > time) return {p.reset(j), Model::DecayCurrent(constants, i, time - p.time)};
   if (release > p.time) {
-    return Model::Flow(
-        Model::Propagate(constants, time - release),
-        {p.reset(j), Model::DecayCurrent(constants, i, release - p.time)});
+    return Model::Flow(Model::Propagate(constants, time - release),
+                       {p.reset(j), Model::DecayCurrent(constants, i, release - p.time)});
   }
   return Model::Flow(Model::Propagate(constants, time - p.time),
                      {static_cast<double>(p.v[j]) - p.v_leak[j], i});
@@ -100,8 +99,8 @@ Outcome StepForward(const Problem<R>& p, const ConstantsTable<Model, R>& constan
   return finite;
 }
 
-// `ct.spike_time` is the cotangent of the one event time. `gradients.weights` is the one row that an
-// arrival touches; the rest of it is zero.
+// `ct.spike_time` is the cotangent of the one event time. `gradients.weights` is the one row that
+// an arrival touches; the rest of it is zero.
 template <class Model, class R>
 void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants,
                   const StepResult<R>& out, const Cotangents<R>& ct, Gradients<R>& gradients) {
@@ -129,9 +128,8 @@ void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants
   if (kind == EventKind::kSpike) {
     time_gradient += static_cast<double>(ct.release[spiking]);
     const auto x = internal::FlowNeuron<Model>(p, constants[spiking], spiking, time);
-    const bool at_start = time == p.time &&
-                          static_cast<double>(p.v[spiking]) - p.v_leak[spiking] >=
-                              p.threshold(spiking);
+    const bool at_start = time == p.time && static_cast<double>(p.v[spiking]) - p.v_leak[spiking] >=
+                                                p.threshold(spiking);
     if (at_start || !(x.i > p.threshold(spiking))) {
       gradients.time += time_gradient;  // no crossing: it stood at the threshold from the start
     } else {
@@ -157,8 +155,7 @@ void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants
     } else if (release > p.time) {
       a = Model::AdjointFlow(Model::Propagate(c, time - release), a);
       const double current = Model::DecayCurrent(c, i, release - p.time);
-      gradients.release[j] +=
-          static_cast<R>(AdjointRelease<Model>(c, p.reset(j), current, a.v));
+      gradients.release[j] += static_cast<R>(AdjointRelease<Model>(c, p.reset(j), current, a.v));
       a = {0, Model::DecayCurrent(c, a.i, release - p.time)};
     } else {
       a = Model::AdjointFlow(Model::Propagate(c, time - p.time), a);

@@ -11,6 +11,12 @@
 #define JAXSNN_HD
 #endif
 
+#if defined(_MSC_VER)
+#define JAXSNN_RESTRICT __restrict
+#else
+#define JAXSNN_RESTRICT __restrict__
+#endif
+
 namespace jaxsnn {
 
 // Padding is time == +inf together with index == -1, and nothing else is.

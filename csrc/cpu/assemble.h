@@ -102,8 +102,7 @@ void Poison(const Gradients<R>& gradients, const BatchGradients<R>& batch, std::
 template <class R>
 Gradients<R> MakeGradients(const BatchGradients<R>& batch, std::int64_t example, R* weights,
                            R* input_time) {
-  return {weights,    batch.v[example], batch.i[example], batch.release[example],
-          input_time, 0,                0};
+  return {weights, batch.v[example], batch.i[example], batch.release[example], input_time, 0, 0};
 }
 
 template <class R>
@@ -117,9 +116,8 @@ class Scratch {
  public:
   Scratch(std::int64_t n_workers, std::size_t bytes)
       : stride_((bytes + kAlign - 1) / kAlign * kAlign),
-        block_(static_cast<std::byte*>(
-            ::operator new(stride_ * static_cast<std::size_t>(n_workers) + kAlign,
-                           std::align_val_t{kAlign}))) {}
+        block_(static_cast<std::byte*>(::operator new(
+            stride_* static_cast<std::size_t>(n_workers) + kAlign, std::align_val_t{kAlign}))) {}
   std::byte* of(std::int64_t worker) const {
     return block_.get() + static_cast<std::size_t>(worker) * stride_;
   }

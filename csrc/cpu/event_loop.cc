@@ -31,7 +31,8 @@ template <class R>
 double SweepCost(const BatchProblem<R>& batch, std::int64_t capacity, std::int64_t n_neurons) {
   const auto arrivals = static_cast<double>(batch.input_time.core_size() + 1);
   const auto neurons = static_cast<double>(n_neurons);
-  return arrivals * (40 + 0.3 * neurons) + 100 * std::min(static_cast<double>(capacity), 4 * neurons);
+  return arrivals * (40 + 0.3 * neurons) +
+         100 * std::min(static_cast<double>(capacity), 4 * neurons);
 }
 
 template <class R>
@@ -45,9 +46,10 @@ void PoisonLoop(const LoopResults<R>& results, std::int64_t example, std::int64_
   *results.count[example] = 0;
 }
 
-// How the reverse sweep of a batch is cut into tasks. The cut follows from the shapes alone, so that
-// sums come out the same for any number of threads. Wide layers are cut by neurons, which share no
-// weight gradient; narrow ones by examples, with a weight gradient per chunk that stays small.
+// How the reverse sweep of a batch is cut into tasks. The cut follows from the shapes alone, so
+// that sums come out the same for any number of threads. Wide layers are cut by neurons, which
+// share no weight gradient; narrow ones by examples, with a weight gradient per chunk that stays
+// small.
 struct ReverseCut {
   std::int64_t n_chunks;
   std::int64_t n_blocks;
@@ -62,7 +64,8 @@ ReverseCut CutReverse(const BatchProblem<R>& batch, const Batched<R>& weights) {
   std::int64_t chunks = std::min(batch.n_batch, kTasks);
   if (weights.layout().n_slots() == 1) {
     const auto bytes = static_cast<std::int64_t>(sizeof(R)) * weights.core_size();
-    chunks = std::min(chunks, std::max<std::int64_t>(1, kPartialBytes / std::max<std::int64_t>(1, bytes)));
+    chunks = std::min(chunks,
+                      std::max<std::int64_t>(1, kPartialBytes / std::max<std::int64_t>(1, bytes)));
   } else if (!weights.layout().full()) {
     chunks = 1;
   }
@@ -87,8 +90,7 @@ void EventLoopForward(const BatchProblem<R>& batch, const LoopResults<R>& result
   const double cost = SweepCost(batch, results.max_events, batch.n_neurons);
   const auto per_task = std::max<std::int64_t>(1, static_cast<std::int64_t>(kTaskCost / cost));
   const std::int64_t n_tasks = (batch.n_batch + per_task - 1) / per_task;
-  const std::int64_t workers =
-      NumWorkers(pool, n_tasks, cost * static_cast<double>(batch.n_batch));
+  const std::int64_t workers = NumWorkers(pool, n_tasks, cost * static_cast<double>(batch.n_batch));
   const internal::Scratch scratch(workers, measure.used());
   ParallelFor(pool, n_tasks, workers, [&](std::int64_t task, std::int64_t worker) {
     const std::int64_t end = std::min(batch.n_batch, (task + 1) * per_task);
@@ -120,8 +122,8 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
   const std::int64_t queue = batch.input_time.core_size();
 
   // What several tasks contribute to is collected apart and added up in a fixed order below.
-  std::vector<R> partial_weights(
-      static_cast<std::size_t>(shared ? n_weights * cut.n_chunks : 0), R(0));
+  std::vector<R> partial_weights(static_cast<std::size_t>(shared ? n_weights * cut.n_chunks : 0),
+                                 R(0));
   const std::int64_t times = gradients.want_input_time ? batch.n_batch * queue : 0;
   std::vector<R> partial_times(static_cast<std::size_t>(cut.n_blocks * times), R(0));
   std::vector<double> partial_ends(static_cast<std::size_t>(cut.n_blocks * batch.n_batch), 0.0);
@@ -131,8 +133,7 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
   Sweep(measure, first, results.max_events, 0, std::min(cut.block, batch.n_neurons));
   const std::int64_t n_tasks = cut.n_chunks * cut.n_blocks;
   const double cost = SweepCost(batch, results.max_events, batch.n_neurons);
-  const std::int64_t workers =
-      NumWorkers(pool, n_tasks, cost * static_cast<double>(batch.n_batch));
+  const std::int64_t workers = NumWorkers(pool, n_tasks, cost * static_cast<double>(batch.n_batch));
   const internal::Scratch scratch(workers, measure.used());
 
   ParallelFor(pool, n_tasks, workers, [&](std::int64_t task, std::int64_t worker) {
@@ -144,9 +145,8 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
       const Problem<R> problem = internal::MakeProblem(batch, b);
       const Outcome outcome{static_cast<Status>(*results.outcome.status[b])};
       R* const w = shared ? partial_weights.data() + chunk * n_weights : total[b];
-      R* const t = gradients.want_input_time
-                       ? partial_times.data() + block * times + b * queue
-                       : nullptr;
+      R* const t =
+          gradients.want_input_time ? partial_times.data() + block * times + b * queue : nullptr;
       Gradients<R> g = internal::MakeGradients(gradients, b, w, t);
       if (outcome.failed()) {
         internal::Poison(g, gradients, b, j0, j1);
@@ -166,8 +166,8 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
     const R* partial = partial_weights.data() + chunk * n_weights;
     for (std::int64_t k = 0; k < n_weights; ++k) total.data()[k] += partial[k];
   }
-  std::fill(gradients.input_time.data(),
-            gradients.input_time.data() + gradients.input_time.size(), R(0));
+  std::fill(gradients.input_time.data(), gradients.input_time.data() + gradients.input_time.size(),
+            R(0));
   for (std::int64_t block = 0; block < cut.n_blocks; ++block) {
     const R* partial = partial_times.data() + block * times;
     for (std::int64_t k = 0; k < times; ++k) gradients.input_time.data()[k] += partial[k];
@@ -181,11 +181,10 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
   }
 }
 
-#define JAXSNN_INSTANTIATE(R)                                                                \
-  template void EventLoopForward<R>(const BatchProblem<R>&, const LoopResults<R>&,           \
-                                    ThreadPool&);                                            \
-  template void EventLoopBackward<R>(const BatchProblem<R>&, const LoopResults<R>&,          \
-                                     const BatchCotangents<R>&, const BatchGradients<R>&,    \
+#define JAXSNN_INSTANTIATE(R)                                                                    \
+  template void EventLoopForward<R>(const BatchProblem<R>&, const LoopResults<R>&, ThreadPool&); \
+  template void EventLoopBackward<R>(const BatchProblem<R>&, const LoopResults<R>&,              \
+                                     const BatchCotangents<R>&, const BatchGradients<R>&,        \
                                      ThreadPool&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);

@@ -17,9 +17,14 @@ using Model = CubaLif;
 template <class R>
 StepResult<R> MakeResult(const StepResults<R>& results, std::int64_t example) {
   const BatchState<R>& state = results.state;
-  return {results.event_time[example], results.event_index[example], results.event_kind[example],
-          state.v[example],            state.i[example],             state.release[example],
-          state.time[example],         state.head[example]};
+  return {results.event_time[example],
+          results.event_index[example],
+          results.event_kind[example],
+          state.v[example],
+          state.i[example],
+          state.release[example],
+          state.time[example],
+          state.head[example]};
 }
 
 template <class R>
@@ -114,11 +119,10 @@ void EventStepBackward(const BatchProblem<R>& batch, const StepResults<R>& resul
   }
 }
 
-#define JAXSNN_INSTANTIATE(R)                                                                \
-  template void EventStepForward<R>(const BatchProblem<R>&, const StepResults<R>&,           \
-                                    ThreadPool&);                                            \
-  template void EventStepBackward<R>(const BatchProblem<R>&, const StepResults<R>&,          \
-                                     const BatchCotangents<R>&, const BatchGradients<R>&,    \
+#define JAXSNN_INSTANTIATE(R)                                                                    \
+  template void EventStepForward<R>(const BatchProblem<R>&, const StepResults<R>&, ThreadPool&); \
+  template void EventStepBackward<R>(const BatchProblem<R>&, const StepResults<R>&,              \
+                                     const BatchCotangents<R>&, const BatchGradients<R>&,        \
                                      ThreadPool&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);

@@ -29,7 +29,6 @@ struct BatchProblem {
   Batched<const R> t_max;
 };
 
-
 template <class R>
 struct BatchState {
   Batched<R> v, i, release, time;
@@ -68,7 +67,8 @@ struct StepResults {
   BatchStatus<R> outcome;
 };
 
-// The cotangents of the differentiable results. `event_time` is that of all spikes, or of the event.
+// The cotangents of the differentiable results. `event_time` is that of all spikes, or of the
+// event.
 template <class R>
 struct BatchCotangents {
   Batched<const R> event_time, v, i, release, time;

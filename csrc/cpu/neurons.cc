@@ -111,8 +111,7 @@ void CrossingForward(const BatchNeurons<R>& batch, const Batched<R>& delay,
 // v(t) = threshold defines t: dt = -<dv/dx, dx> / v'(t), the transpose of the flow again.
 template <class R>
 void CrossingBackward(const BatchNeurons<R>& batch, const Batched<const R>& delay,
-                      const Batched<const R>& ct_delay, const Batched<R>& v,
-                      const Batched<R>& i) {
+                      const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i) {
   for (std::int64_t b = 0; b < batch.n_batch; ++b) {
     const Problem<R> p = MakeNeurons(batch, b);
     for (std::int64_t j = 0; j < p.n_neurons; ++j) {
@@ -135,17 +134,16 @@ void CrossingBackward(const BatchNeurons<R>& batch, const Batched<const R>& dela
   }
 }
 
-#define JAXSNN_INSTANTIATE(R)                                                                    \
-  template void FlowForward<R>(const BatchNeurons<R>&, const Batched<R>&, const Batched<R>&,     \
-                               const BatchStatus<R>&);                                           \
-  template void FlowBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,                 \
-                                const Batched<const R>&, const Batched<R>&, const Batched<R>&,   \
-                                const Batched<R>&);                                              \
-  template void CrossingForward<R>(const BatchNeurons<R>&, const Batched<R>&,                    \
-                                   const BatchStatus<R>&);                                       \
-  template void CrossingBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,             \
-                                    const Batched<const R>&, const Batched<R>&,                  \
-                                    const Batched<R>&)
+#define JAXSNN_INSTANTIATE(R)                                                                  \
+  template void FlowForward<R>(const BatchNeurons<R>&, const Batched<R>&, const Batched<R>&,   \
+                               const BatchStatus<R>&);                                         \
+  template void FlowBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,               \
+                                const Batched<const R>&, const Batched<R>&, const Batched<R>&, \
+                                const Batched<R>&);                                            \
+  template void CrossingForward<R>(const BatchNeurons<R>&, const Batched<R>&,                  \
+                                   const BatchStatus<R>&);                                     \
+  template void CrossingBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,           \
+                                    const Batched<const R>&, const Batched<R>&, const Batched<R>&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);
 #undef JAXSNN_INSTANTIATE

@@ -77,8 +77,8 @@ class Decoder {
     Dim size;
     Batched<const T> param = Arg<T>(name, {&size});
     if (size.size != 1 && size.size != neurons.size) {
-      Fail(name, "has " + std::to_string(size.size) + " values, expected 1 or n_neurons=" +
-                     std::to_string(neurons.size));
+      Fail(name, "has " + std::to_string(size.size) +
+                     " values, expected 1 or n_neurons=" + std::to_string(neurons.size));
     }
     return param;
   }
@@ -102,8 +102,8 @@ class Decoder {
   xla::ffi::Error error() const { return error_; }
   void Fail(const char* name, const std::string& what) {
     if (!ok()) return;
-    error_ = xla::ffi::Error::InvalidArgument(std::string("jaxsnn: ") + op_ + ": " + name + " " +
-                                              what);
+    error_ =
+        xla::ffi::Error::InvalidArgument(std::string("jaxsnn: ") + op_ + ": " + name + " " + what);
   }
 
  private:
@@ -138,8 +138,7 @@ class Decoder {
       }
       core_size *= dims[axis++];
     }
-    return Batched<T>(static_cast<T*>(buffer.untyped_data()), core_size,
-                      BatchLayout(batch_, own));
+    return Batched<T>(static_cast<T*>(buffer.untyped_data()), core_size, BatchLayout(batch_, own));
   }
 
   const char* op_;

@@ -301,11 +301,8 @@ auto BindWindow() {
       .Attr<std::string_view>("label");
 }
 auto BindWindowGradient() {
-  return ffi::Ffi::Bind()
-      .Ctx<ffi::ThreadPool>()
-      .RemainingArgs()
-      .RemainingRets()
-      .Attr<bool>("want_input_time");
+  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attr<bool>(
+      "want_input_time");
 }
 auto BindNeurons() {
   return ffi::Ffi::Bind()
@@ -328,10 +325,14 @@ XLA_FFI_DEFINE_HANDLER(kCrossingBwd, CrossingBwd, BindNeuronsGradient());
 }  // namespace
 
 const Target kTargets[kNumTargets] = {
-    {"jaxsnn_event_loop_fwd", kEventLoopFwd},       {"jaxsnn_event_loop_bwd", kEventLoopBwd},
-    {"jaxsnn_event_step_fwd", kEventStepFwd},       {"jaxsnn_event_step_bwd", kEventStepBwd},
-    {"jaxsnn_flow_fwd", kFlowFwd},                  {"jaxsnn_flow_bwd", kFlowBwd},
-    {"jaxsnn_next_crossing_fwd", kCrossingFwd},     {"jaxsnn_next_crossing_bwd", kCrossingBwd},
+    {"jaxsnn_event_loop_fwd", kEventLoopFwd},
+    {"jaxsnn_event_loop_bwd", kEventLoopBwd},
+    {"jaxsnn_event_step_fwd", kEventStepFwd},
+    {"jaxsnn_event_step_bwd", kEventStepBwd},
+    {"jaxsnn_flow_fwd", kFlowFwd},
+    {"jaxsnn_flow_bwd", kFlowBwd},
+    {"jaxsnn_next_crossing_fwd", kCrossingFwd},
+    {"jaxsnn_next_crossing_bwd", kCrossingBwd},
 };
 
 }  // namespace jaxsnn

@@ -17,25 +17,40 @@ struct ArgumentText {
 
 inline ArgumentText TextOf(Argument argument) {
   switch (argument) {
-    case Argument::kTauMem: return {"params.tau_mem", "a finite time > 0"};
-    case Argument::kTauSyn: return {"params.tau_syn", "a finite time > 0"};
-    case Argument::kVTh: return {"params.v_th", "a finite voltage"};
-    case Argument::kVLeak: return {"params.v_leak", "a finite voltage"};
-    case Argument::kVReset: return {"params.v_reset", "a finite voltage below v_th"};
-    case Argument::kTRef: return {"params.t_ref", "a finite time >= 0"};
-    case Argument::kWeights: return {"weights", "finite values"};
-    case Argument::kStateV: return {"state.v", "finite values"};
-    case Argument::kStateI: return {"state.i", "finite values"};
-    case Argument::kStateRelease: return {"state.release", "a time, or -inf for none"};
-    case Argument::kStateTime: return {"state.time", "a finite time"};
+    case Argument::kTauMem:
+      return {"params.tau_mem", "a finite time > 0"};
+    case Argument::kTauSyn:
+      return {"params.tau_syn", "a finite time > 0"};
+    case Argument::kVTh:
+      return {"params.v_th", "a finite voltage"};
+    case Argument::kVLeak:
+      return {"params.v_leak", "a finite voltage"};
+    case Argument::kVReset:
+      return {"params.v_reset", "a finite voltage below v_th"};
+    case Argument::kTRef:
+      return {"params.t_ref", "a finite time >= 0"};
+    case Argument::kWeights:
+      return {"weights", "finite values"};
+    case Argument::kStateV:
+      return {"state.v", "finite values"};
+    case Argument::kStateI:
+      return {"state.i", "finite values"};
+    case Argument::kStateRelease:
+      return {"state.release", "a time, or -inf for none"};
+    case Argument::kStateTime:
+      return {"state.time", "a finite time"};
     case Argument::kInputTime:
       return {"inputs.time", "times that ascend from state.time, inf for padding at the end"};
     case Argument::kInputIndex:
       return {"inputs.index", "an input in [0, n_inputs), -1 only with time inf"};
-    case Argument::kInputHead: return {"inputs.head", "a position in the queue"};
-    case Argument::kTMax: return {"t_max", "a finite time, not before state.time"};
-    case Argument::kDt: return {"dt", "a finite time >= 0"};
-    case Argument::kNone: break;
+    case Argument::kInputHead:
+      return {"inputs.head", "a position in the queue"};
+    case Argument::kTMax:
+      return {"t_max", "a finite time, not before state.time"};
+    case Argument::kDt:
+      return {"dt", "a finite time >= 0"};
+    case Argument::kNone:
+      break;
   }
   return {"the result", "finite values"};
 }
@@ -45,7 +60,8 @@ inline std::string Message(Status status, Argument argument, std::int64_t elemen
   std::ostringstream out;
   out.precision(9);
   switch (status) {
-    case Status::kOk: return "ok";
+    case Status::kOk:
+      return "ok";
     case Status::kEventCapacity:
       out << "more than " << static_cast<std::int64_t>(value)
           << " spikes before t_max, which is all that there is room for";

@@ -49,15 +49,21 @@ struct CubaLif {
 
   // v_from_i = (e^{-t/tau_mem} - e^{-t/tau_syn}) tau_syn / (tau_mem - tau_syn), written so that no
   // ratio of the time constants cancels digits, equality included: with the slower rate s and the
-  // gap g >= 0 it is (t / tau_mem) e^{-s t} (1 - e^{-g t}) / (g t).
+  // gap g >= 0 it is (t / tau_mem) (e^{-s t} - e^{-(s + g) t}) / (g t).
   JAXSNN_HD static Propagator<double> Propagate(const Constants& c, double dt) {
     const double slow_decay = std::exp(-c.slow * dt);
     const double x = c.gap * dt;
-    const double lost = -std::expm1(-x);  // 1 - e^{-x}
-    const double fast_decay = slow_decay * (1.0 - lost);
-    const double phi = x > 0 ? lost / x : 1.0;
+    double fast_decay, mean;  // mean: (slow_decay - fast_decay) / x
+    if (x > 0.7) {            // far apart: the plain difference has all its digits
+      fast_decay = std::exp(-(c.slow + c.gap) * dt);
+      mean = (slow_decay - fast_decay) / x;
+    } else {
+      const double lost = -std::expm1(-x);
+      fast_decay = slow_decay * (1.0 - lost);
+      mean = x > 0 ? slow_decay * lost / x : slow_decay;
+    }
     const bool mem_slower = c.rate_mem < c.rate_syn;
-    return {mem_slower ? slow_decay : fast_decay, c.rate_mem * dt * slow_decay * phi,
+    return {mem_slower ? slow_decay : fast_decay, c.rate_mem * dt * mean,
             mem_slower ? fast_decay : slow_decay};
   }
 

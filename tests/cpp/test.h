@@ -1,0 +1,57 @@
+// A test is a function; a failed check says where, with the values, and fails the program.
+#ifndef JAXSNN_TESTS_CPP_TEST_H_
+#define JAXSNN_TESTS_CPP_TEST_H_
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace test {
+
+inline int failures = 0;
+inline long checks = 0;
+
+inline void Check(bool good, const char* what, const char* file, int line) {
+  ++checks;
+  if (good) return;
+  ++failures;
+  std::printf("%s:%d: %s is false\n", file, line, what);
+}
+
+inline void CheckNear(double got, double expected, double tolerance, const char* what,
+                      const char* file, int line) {
+  ++checks;
+  if (got == expected || std::fabs(got - expected) <= tolerance) return;
+  ++failures;
+  std::printf("%s:%d: %s is %.17g, expected %.17g within %g\n", file, line, what, got, expected,
+              tolerance);
+}
+
+// XLA runs kernels with denormals flushed; nothing may depend on them.
+inline void Configure(int argc, char** argv) {
+#if defined(__x86_64__)
+  if (argc > 1 && std::strcmp(argv[1], "flush") == 0) {
+    _MM_SET_FLUSH_ZERO_MODE(_MM_FLUSH_ZERO_ON);
+    _mm_setcsr(_mm_getcsr() | 0x0040);  // denormals are zero
+  }
+#else
+  (void)argc, (void)argv;
+#endif
+}
+
+inline int Report() {
+  std::printf("%ld checks, %d failed\n", checks, failures);
+  return failures != 0 || checks == 0;
+}
+
+}  // namespace test
+
+#define CHECK(condition) test::Check((condition), #condition, __FILE__, __LINE__)
+#define CHECK_NEAR(got, expected, tolerance) \
+  test::CheckNear((got), (expected), (tolerance), #got, __FILE__, __LINE__)
+
+#endif  // JAXSNN_TESTS_CPP_TEST_H_
