@@ -109,6 +109,25 @@ void EventLoopForward(const BatchProblem<R>& batch, const LoopResults<R>& result
 }
 
 template <class R>
+std::int64_t CountSpikes(const BatchProblem<R>& batch, std::int64_t example, std::int64_t limit) {
+  using Sweep = ForwardSweep<CubaLif, R>;
+  const auto room = static_cast<std::size_t>(limit), n = static_cast<std::size_t>(batch.n_neurons);
+  std::vector<R> time(room), current(room), v(n), i(n), release(n);
+  std::vector<std::int32_t> index(room), position(room);
+  R end_time = 0;
+  std::int32_t head = 0, count = 0;
+  const Problem<R> problem = internal::MakeProblem(batch, example);
+  Arena measure(nullptr);
+  Sweep(measure, problem, limit);
+  const internal::Scratch scratch(1, measure.used());
+  Arena arena(scratch.of(0));
+  Sweep sweep(arena, problem, limit);
+  sweep.Run({limit, time.data(), index.data(), position.data(), current.data()},
+            {v.data(), i.data(), release.data(), &end_time, &head, &count});
+  return count;
+}
+
+template <class R>
 void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool) {
@@ -183,6 +202,7 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
 
 #define JAXSNN_INSTANTIATE(R)                                                                    \
   template void EventLoopForward<R>(const BatchProblem<R>&, const LoopResults<R>&, ThreadPool&); \
+  template std::int64_t CountSpikes<R>(const BatchProblem<R>&, std::int64_t, std::int64_t);      \
   template void EventLoopBackward<R>(const BatchProblem<R>&, const LoopResults<R>&,              \
                                      const BatchCotangents<R>&, const BatchGradients<R>&,        \
                                      ThreadPool&)

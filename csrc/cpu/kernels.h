@@ -88,6 +88,12 @@ template <class R>
 void EventLoopBackward(const BatchProblem<R>& problem, const LoopResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool);
+
+// How many spikes an example fires up to t_max, counted up to a limit: what an error has to say
+// after a record was too small.
+template <class R>
+std::int64_t CountSpikes(const BatchProblem<R>& problem, std::int64_t example, std::int64_t limit);
+
 template <class R>
 void EventStepForward(const BatchProblem<R>& problem, const StepResults<R>& results,
                       ThreadPool& pool);

@@ -115,10 +115,11 @@ BatchGradients<R> DecodeGradients(Decoder& d, Dims& dims, bool want_input_time) 
   return g;
 }
 
-// Raises for the first example whose status is among those of the mask.
-template <class R>
+// Raises for the first example whose status is among those of the mask. `remark(example)` may add
+// to the message of a record that is full.
+template <class R, class Remark>
 ffi::Error Report(const BatchStatus<R>& outcome, std::int64_t n_batch, std::int64_t raise_on,
-                  std::string_view label) {
+                  std::string_view label, Remark remark) {
   for (std::int64_t b = 0; b < n_batch; ++b) {
     const std::int32_t status = *outcome.status[b];
     if (((raise_on >> status) & 1) == 0 || status == 0) continue;
@@ -128,10 +129,13 @@ ffi::Error Report(const BatchStatus<R>& outcome, std::int64_t n_batch, std::int6
          << Message(static_cast<Status>(status),
                     static_cast<Argument>(static_cast<std::int32_t>(detail[0])),
                     static_cast<std::int64_t>(detail[1]), static_cast<double>(detail[2]));
+    if (static_cast<Status>(status) == Status::kEventCapacity) text << remark(b);
     return ffi::Error::InvalidArgument(text.str());
   }
   return ffi::Error::Success();
 }
+
+std::string NoRemark(std::int64_t) { return {}; }
 
 // Nothing may throw through XLA. Running out of memory is the one way in which a kernel can.
 template <class Body>
@@ -155,7 +159,13 @@ ffi::Error EventLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     EventLoopForward<R>(problem, results, pool);
-    return Report(results.outcome, problem.n_batch, raise_on, label);
+    return Report(results.outcome, problem.n_batch, raise_on, label, [&](std::int64_t b) {
+      // A runaway network would fire without end; a hundredfold is enough to see that.
+      const std::int64_t limit = 100 * results.max_events + 1000;
+      const std::int64_t count = CountSpikes<R>(problem, b, limit);
+      return std::string(count < limit ? ": it fired " : ": it fired at least ") +
+             std::to_string(count);
+    });
   });
 }
 
@@ -187,7 +197,7 @@ ffi::Error EventStepFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     EventStepForward<R>(problem, results, pool);
-    return Report(results.outcome, problem.n_batch, raise_on, label);
+    return Report(results.outcome, problem.n_batch, raise_on, label, NoRemark);
   });
 }
 
@@ -234,7 +244,7 @@ ffi::Error FlowFwd(ffi::RemainingArgs args, ffi::RemainingRets rets, std::int64_
                                  d.Ret<R>("detail", {&dims.detail})};
     if (!d.ok()) return d.error();
     FlowForward<R>(neurons, v, i, outcome);
-    return Report(outcome, neurons.n_batch, raise_on, label);
+    return Report(outcome, neurons.n_batch, raise_on, label, NoRemark);
   });
 }
 
@@ -270,7 +280,7 @@ ffi::Error CrossingFwd(ffi::RemainingArgs args, ffi::RemainingRets rets, std::in
                                  d.Ret<R>("detail", {&dims.detail})};
     if (!d.ok()) return d.error();
     CrossingForward<R>(neurons, delay, outcome);
-    return Report(outcome, neurons.n_batch, raise_on, label);
+    return Report(outcome, neurons.n_batch, raise_on, label, NoRemark);
   });
 }
 

@@ -63,8 +63,8 @@ inline std::string Message(Status status, Argument argument, std::int64_t elemen
     case Status::kOk:
       return "ok";
     case Status::kEventCapacity:
-      out << "more than " << static_cast<std::int64_t>(value)
-          << " spikes before t_max, which is all that there is room for";
+      out << "more spikes before t_max than there is room for, which is "
+          << static_cast<std::int64_t>(value);
       return out.str();
     case Status::kNoConvergence:
       out << "the threshold crossing of neuron " << element << " after time " << value
