@@ -13,7 +13,11 @@ CSRC = ROOT / "csrc"
 
 @pytest.mark.parametrize(
     ("folder", "allowed"),
-    [("core", {"core"}), ("cpu", {"core", "cpu"}), ("ffi", {"core", "cpu", "ffi", "xla", "nanobind"})],
+    [
+        ("core", {"core"}),
+        ("cpu", {"core", "cpu"}),
+        ("ffi", {"core", "cpu", "ffi", "xla", "nanobind"}),
+    ],
 )
 def test_includes_point_one_way(folder, allowed):
     sources = [p for p in (CSRC / folder).rglob("*") if p.suffix in {".h", ".cc"}]

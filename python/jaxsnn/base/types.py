@@ -78,8 +78,8 @@ class LIFParameters:
     ``v_th`` from below the neuron spikes, V is set to ``v_reset`` and held there for ``t_ref``,
     while I goes on. A spike that arrives over a weight w adds w to I.
 
-    Each is a scalar or has the neurons as its last axis. Units: any consistent set; the defaults are
-    in seconds and in units of the threshold.
+    Each is a scalar or has the neurons as its last axis. Units: any consistent set; the defaults
+    are in seconds and in units of the threshold.
 
     Attributes:
         tau_mem: membrane time constant, > 0.
@@ -104,8 +104,8 @@ class LIFState(NamedTuple):
     Attributes:
         v: ``[*batch, n_neurons]`` membrane potential.
         i: ``[*batch, n_neurons]`` synaptic current.
-        release: ``[*batch, n_neurons]``, when the refractory period of a neuron ends; ``-inf`` where
-            it has not spiked yet.
+        release: ``[*batch, n_neurons]``, when the refractory period of a neuron ends; ``-inf``
+            where it has not spiked yet.
         time: ``[*batch]``, the time of this state.
     """
 

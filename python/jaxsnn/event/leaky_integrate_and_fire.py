@@ -1,8 +1,8 @@
 """Layers of leaky integrate-and-fire neurons in continuous time, in init/apply style.
 
-``EventPropLIF`` takes a whole trajectory in one call with the EventProp adjoint; ``LIF`` is the same
-layer as a scan of single events, differentiated analytically at each crossing. Both give the same
-spikes and the same gradients, by two routes.
+``EventPropLIF`` takes a whole trajectory in one call with the EventProp adjoint; ``LIF`` is the
+same layer as a scan of single events, differentiated analytically at each crossing. Both give the
+same spikes and the same gradients, by two routes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-
 from jaxsnn.base.types import (
     Array,
     Float,

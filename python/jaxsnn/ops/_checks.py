@@ -52,9 +52,7 @@ def check_parameters(op: str, params: LIFParameters) -> None:
             raise ValueError(f"{op}: params.{name} is {value}, expected {expected}")
     v_reset, v_th = params.v_reset, params.v_th
     if is_concrete(v_reset) and is_concrete(v_th) and not np.all(np.less(v_reset, v_th)):
-        raise ValueError(
-            f"{op}: params.v_reset is {v_reset}, expected a voltage below v_th={v_th}"
-        )
+        raise ValueError(f"{op}: params.v_reset is {v_reset}, expected a voltage below v_th={v_th}")
 
 
 def check_t_max(op: str, t_max: Any) -> None:
@@ -137,7 +135,7 @@ def batch_shape(op: str, leads: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
         raise ValueError(f"{op}: batch axes do not broadcast: {listed}") from None
 
 
-def problem_operands(  # noqa: PLR0914 - one local per operand of the call
+def problem_operands(
     op: str,
     params: LIFParameters,
     weights: Any,

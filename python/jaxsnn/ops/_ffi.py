@@ -6,9 +6,10 @@ described by the sizes of its operands and results; everything else follows from
 - *Batching.* Operands carry any number of leading axes, which broadcast against each other as in
   NumPy, and the kernels take them natively. ``vmap`` therefore only moves an axis to the front: an
   operand that is not mapped is neither copied nor expanded.
-- *Differentiation.* The JVP of an operation is a linear primitive that exists to be transposed into
-  the hand-written backward call. Since ``vmap`` inside ``grad`` has already made one batched call of
-  many, the gradient of shared weights is summed inside the kernel and never held per sample.
+- *Differentiation.* The JVP of an operation is a linear primitive that exists to be transposed
+  into the hand-written backward call. Since ``vmap`` inside ``grad`` has already made one batched
+  call of many, the gradient of shared weights is summed inside the kernel and never held per
+  sample.
 """
 
 from __future__ import annotations
@@ -221,7 +222,9 @@ class Op:
             )
         )
         out_tangents = [
-            out[f.name] if f.differentiable else _zero_tangent(named[f.name].shape)
+            out[f.name]
+            if f.differentiable
+            else _zero_tangent(named[f.name].shape)
             if f.integer
             else ad.Zero(ShapedArray(named[f.name].shape, named[f.name].dtype))
             for f in self.results
@@ -233,9 +236,7 @@ class Op:
         return (*self.operands, *self.residuals, *self.inputs)
 
     def _linear_shapes(self, *operands, sizes):
-        shapes = self._forward_shapes(
-            *operands[: len(self.operands)], sizes=sizes, attributes=()
-        )
+        shapes = self._forward_shapes(*operands[: len(self.operands)], sizes=sizes, attributes=())
         return [
             ShapedArray(s.shape, s.dtype, **_manual_axes(operands))
             for f, s in zip(self.results, shapes, strict=True)
@@ -322,8 +323,6 @@ class Op:
             for f, g in zip(self.inputs, gradients, strict=True)
         ]
         return results, [0] * len(results)
-
-
 
 
 _PARAMS = tuple(

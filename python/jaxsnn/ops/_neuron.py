@@ -29,7 +29,7 @@ def flow(
     params: LIFParameters,
     v: Float[Array, "*#batch n_neurons"],
     i: Float[Array, "*#batch n_neurons"],
-    dt: float | Float[Array, "..."],
+    dt: float | Float[Array, ...],
     *,
     raise_on: Collection[Status] = FAILURES,
 ) -> tuple[Float[Array, "*batch n_neurons"], Float[Array, "*batch n_neurons"]]:

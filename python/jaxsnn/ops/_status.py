@@ -30,7 +30,7 @@ FAILURES: frozenset[Status] = frozenset(Status) - {Status.OK, Status.EVENT_CAPAC
 
 
 def status_message(
-    status: Int32[Array, ""] | int, detail: Float[Array, "3"] | tuple[float, float, float]
+    status: Int32[Array, ""] | int, detail: Float[Array, 3] | tuple[float, float, float]
 ) -> str:
     """The sentence behind the status of one example.
 

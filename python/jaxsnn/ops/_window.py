@@ -109,9 +109,9 @@ def event_loop(
         state: the state to start from, see :func:`jaxsnn.initial_state`.
         inputs: incoming spikes in time order. Spikes after ``t_max`` stay in the queue.
         t_max: the horizon, same unit as the times; > 0 and not before ``state.time``.
-        max_events: static, room for spikes per example, >= 1. Where more would follow, the status is
-            ``EVENT_CAPACITY`` and the window ends right after the last recorded spike: the next one
-            can go on from the returned state and queue.
+        max_events: static, room for spikes per example, >= 1. Where more would follow, the status
+            is ``EVENT_CAPACITY`` and the window ends right after the last recorded spike: the next
+            one can go on from the returned state and queue.
         raise_on: statuses for which to raise instead of returning them.
         label: how errors name this call.
 
@@ -172,7 +172,7 @@ def event_step(
 
     Returns:
         The event, the state right after it, the rest of the queue, and how each example ended.
-        Differentiable: event time and state, with respect to weights, state, spike times, ``t_max``.
+        Differentiable: event time and state, in weights, state, spike times and ``t_max``.
 
     Raises:
         ValueError, TypeError: for shapes, dtypes and plain numbers that do not fit, when traced.
