@@ -94,11 +94,41 @@ def _zero_tangent(shape: Sequence[int]) -> ad.Zero:
     return ad.Zero(ShapedArray(tuple(shape), jax.dtypes.float0))
 
 
-def _manual_axes(operands: Sequence[Any]) -> dict[str, Any]:
-    """Axes of an enclosing ``shard_map`` over which a result varies: those of all operands."""
-    axes = [getattr(operand, "vma", frozenset()) for operand in operands]
-    union = frozenset().union(*axes)
-    return {"vma": union} if union else {}
+def _varying(aval: Any) -> frozenset[str]:
+    """The axes of an enclosing ``shard_map`` over which a value varies."""
+    if hasattr(aval, "manual_axis_type"):  # from jax 0.10 on
+        return aval.manual_axis_type.varying
+    return getattr(aval, "vma", frozenset())
+
+
+def _result_aval(shape: Sequence[int], dtype: Any, avals: Sequence[Any]) -> ShapedArray:
+    """The type of a result of operands of these types: inside ``shard_map`` it varies as they do."""
+    avals = [aval if isinstance(aval, ShapedArray) else jax.typeof(aval) for aval in avals]
+    most = max(avals, key=lambda aval: len(_varying(aval)))
+    shape = tuple(shape)
+    if not _varying(most):
+        return ShapedArray(shape, dtype)
+    unsharded = jax.sharding.PartitionSpec(*(None,) * len(shape))
+    sharding = jax.sharding.NamedSharding(most.sharding.mesh, unsharded)
+    if hasattr(most, "manual_axis_type"):
+        axes = {"manual_axis_type": most.manual_axis_type}
+    else:
+        axes = {"vma": most.vma}
+    return ShapedArray(shape, dtype, sharding=sharding, **axes)
+
+
+def _vary_alike(operands: Sequence[jax.Array]) -> list[jax.Array]:
+    """Inside ``shard_map``: marks operands as varying wherever one of them does.
+
+    The transpose of the mark is the sum over devices that the gradient of a replicated operand
+    needs.
+    """
+    owned = [_varying(jax.typeof(operand)) for operand in operands]
+    union = frozenset().union(*owned)
+    return [
+        jax.lax.pcast(operand, tuple(sorted(union - own)), to="varying") if union - own else operand
+        for operand, own in zip(operands, owned, strict=True)
+    ]
 
 
 class Op:
@@ -146,7 +176,7 @@ class Op:
     ) -> dict[str, jax.Array]:
         """Calls the operation; ``sizes`` are core axes of results that no operand shows."""
         results = self._forward.bind(
-            *operands,
+            *_vary_alike(operands),
             sizes=tuple(sorted((sizes or {}).items())),
             attributes=tuple(sorted(attributes.items())),
         )
@@ -177,7 +207,7 @@ class Op:
     def _aval(self, field: Field, axes: Sequence[str], lead, sizes, dtype, like) -> ShapedArray:
         shape = (*lead, *(sizes[axis] for axis in axes))
         kind = np.dtype(np.int32) if field.integer else dtype
-        return ShapedArray(shape, kind, **_manual_axes(like))
+        return _result_aval(shape, kind, like)
 
     # Forward
 
@@ -238,7 +268,7 @@ class Op:
     def _linear_shapes(self, *operands, sizes):
         shapes = self._forward_shapes(*operands[: len(self.operands)], sizes=sizes, attributes=())
         return [
-            ShapedArray(s.shape, s.dtype, **_manual_axes(operands))
+            _result_aval(s.shape, s.dtype, operands)
             for f, s in zip(self.results, shapes, strict=True)
             if f.differentiable
         ]
