@@ -10,9 +10,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "core/forward.h"
 #include "core/problem.h"
+#include "core/propagators.h"
 #include "core/types.h"
 #include "core/view.h"
 
@@ -41,6 +43,17 @@ JAXSNN_HD double AdjointRelease(const typename Model::Constants& constants, doub
 template <class Model, class R>
 JAXSNN_HD R AdjointArrival(R rate_mem, R rate_syn, R v, R i) {
   return i * rate_syn - v * rate_mem;
+}
+
+// Whether a spike at `time` is one of a neuron that began the window above its threshold. A neuron
+// that began it at the threshold, up to rounding, had come there by a crossing.
+template <class R>
+JAXSNN_HD bool BeganAbove(const Problem<R>& p, std::int64_t j, double time) {
+  if (time != p.time) return false;
+  const double scale =
+      std::fabs(p.v_th[j]) + std::fabs(p.v_leak[j]) + std::fabs(static_cast<double>(p.i[j]));
+  const double rounding = 64 * static_cast<double>(std::numeric_limits<R>::epsilon()) * scale;
+  return static_cast<double>(p.v[j]) - p.v_th[j] > rounding;
 }
 
 // The loss gradients that enter a sweep, laid out as the forward results.
@@ -80,9 +93,7 @@ class ReverseSweep {
         uniform_(problem.uniform_time_constants()) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, problem.n_neurons);
     for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_}) *lane = arena.Take<R>(n_);
-    if (!uniform_) {
-      for (R** lane : {&v_from_v_, &v_from_i_, &i_from_i_}) *lane = arena.Take<R>(n_);
-    }
+    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 1 : n_);
     slot_ = arena.Take<std::int32_t>(n_);
     pending_release_ = arena.Take<R>(n_);
     visits_ = arena.Take<Visit>(n_);
@@ -98,12 +109,16 @@ class ReverseSweep {
     Start(end, status, ct, gradients);
     LinkReleases(log, end);
     double high = static_cast<double>(*end.time);
+    if (uniform_) {
+      FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, *end.head - p_.queue.head, p_.time,
+                              high);
+    }
     for (std::int64_t k = *end.head;; --k) {
       const bool first = k == p_.queue.head;
       const double low = first ? p_.time : p_.queue.TimeAt(k - 1);
       double pinned = 0;
       Visits(log, gradients, k, high, pinned);
-      FlowBack(low, high);
+      FlowBack(k, low, high);
       high = low;
       if (first) {
         gradients.time += pinned;
@@ -267,9 +282,8 @@ class ReverseSweep {
     pending_release_[visit.neuron] = 0;
     const double threshold = p_.threshold(j), reset = p_.reset(j);
     const double current = static_cast<double>(log.current[s]);
-    const bool above_at_start = log.position[s] == p_.queue.head && time == p_.time &&
-                                static_cast<double>(p_.v[j]) - p_.v_leak[j] >= threshold;
-    if (above_at_start || !(current > threshold)) {
+    const bool began_above = log.position[s] == p_.queue.head && BeganAbove(p_, j, time);
+    if (began_above || !(current > threshold)) {
       // No crossing: the neuron stood at the threshold when something else happened, whose time it
       // shares. Its voltage had no say in that.
       pinned += gradient - Model::Rate(constants_[j], {reset, current}).v * visit.a.v;
@@ -302,13 +316,13 @@ class ReverseSweep {
   }
 
   // Everything back to the time of the previous arrival.
-  void FlowBack(double low, double high) {
+  void FlowBack(std::int64_t k, double low, double high) {
     for (std::int64_t m = 0; m < n_visits_; ++m) {
       Visit& visit = visits_[m];
       visit.a = Model::AdjointFlow(
           Model::Propagate(constants_[first_ + visit.neuron], visit.time - low), visit.a);
     }
-    if (high > low) FlowLanes(high - low);
+    if (high > low) FlowLanes(k, high - low);
     for (std::int64_t m = 0; m < n_visits_; ++m) {
       const Visit& visit = visits_[m];
       v_[visit.neuron] = static_cast<R>(visit.a.v);
@@ -317,26 +331,27 @@ class ReverseSweep {
     }
   }
 
-  void FlowLanes(double dt) {
+  void FlowLanes(std::int64_t k, double dt) {
+    R* JAXSNN_RESTRICT v = v_;
+    R* JAXSNN_RESTRICT i = i_;
     if (uniform_) {
-      const auto p = Model::Propagate(constants_[0], dt);
-      const R vv = static_cast<R>(p.v_from_v), vi = static_cast<R>(p.v_from_i);
-      const R ii = static_cast<R>(p.i_from_i);
+      const auto lanes = lanes_.At(k - p_.queue.head);
+      const R vv = *lanes.v_from_v, vi = *lanes.v_from_i, ii = *lanes.i_from_i;
       for (std::int64_t b = 0; b < n_; ++b) {
-        i_[b] = vi * v_[b] + ii * i_[b];
-        v_[b] = vv * v_[b];
+        i[b] = vi * v[b] + ii * i[b];
+        v[b] = vv * v[b];
       }
       return;
     }
     for (std::int64_t b = 0; b < n_; ++b) {
-      const auto p = Model::Propagate(constants_[first_ + b], dt);
-      v_from_v_[b] = static_cast<R>(p.v_from_v);
-      v_from_i_[b] = static_cast<R>(p.v_from_i);
-      i_from_i_[b] = static_cast<R>(p.i_from_i);
+      lanes_.template Set<Model>(b, constants_[first_ + b], dt);
     }
+    const R* JAXSNN_RESTRICT vv = lanes_.v_from_v;
+    const R* JAXSNN_RESTRICT vi = lanes_.v_from_i;
+    const R* JAXSNN_RESTRICT ii = lanes_.i_from_i;
     for (std::int64_t b = 0; b < n_; ++b) {
-      i_[b] = v_from_i_[b] * v_[b] + i_from_i_[b] * i_[b];
-      v_[b] = v_from_v_[b] * v_[b];
+      i[b] = vi[b] * v[b] + ii[b] * i[b];
+      v[b] = vv[b] * v[b];
     }
   }
 
@@ -374,7 +389,7 @@ class ReverseSweep {
   const bool uniform_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *rate_mem_, *rate_syn_, *pending_release_;
-  R *v_from_v_ = nullptr, *v_from_i_ = nullptr, *i_from_i_ = nullptr;
+  PropagatorLanes<R> lanes_;  // per interval if shared by the neurons, else per neuron
   std::int32_t *slot_, *release_head_, *release_next_;
   Visit* visits_;
   double* spike_gradient_;

@@ -15,6 +15,7 @@
 
 #include "core/next_crossing.h"
 #include "core/problem.h"
+#include "core/propagators.h"
 #include "core/types.h"
 #include "core/view.h"
 
@@ -52,11 +53,11 @@ class ForwardSweep {
     for (R** lane : {&v_, &i_, &v_next_, &i_next_, &threshold_, &release_}) {
       *lane = arena.Take<R>(n_);
     }
-    for (R** lane : {&v_from_v_, &v_from_i_, &i_from_i_, &reach_}) {
-      *lane = arena.Take<R>(uniform_ ? 1 : n_);
-    }
+    // One solution per neuron; or one per interval, and one for an interval that is cut short.
+    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 2 : n_);
     may_cross_ = arena.Take<Mask>(n_);
     candidates_ = arena.Take<std::int32_t>(n_);
+    for (double** lane : {&rest_v_, &rest_i_, &rest_dt_}) *lane = arena.Take<double>(n_);
     pending_capacity_ = 2 * (capacity + 1);
     pending_ = arena.Take<Pending>(pending_capacity_);
   }
@@ -64,6 +65,10 @@ class ForwardSweep {
   // Runs the example to t_max, or to its last spike that the log holds. Requires a checked problem.
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end) {
     constants_.Fill(p_);
+    if (uniform_) {
+      const std::int64_t n_arrivals = CountArrivals();
+      FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, n_arrivals, p_.time, p_.t_max);
+    }
     if (Sweep(log) == SweepEnd::kOverflow) {
       // The same sweep once more, up to the spike that fills the log, gives the state there.
       stopping_ = true;
@@ -100,6 +105,19 @@ class ForwardSweep {
     double stop;     // the state is wanted here: the horizon, or the last spike of the log
     bool closing;    // no arrival follows, so that a crossing at the horizon itself belongs here
     bool last;       // the sweep stops inside
+  };
+
+  // How many queue entries arrive in time.
+  std::int64_t CountArrivals() const {
+    std::int64_t k = p_.queue.head;
+    while (p_.queue.TimeAt(k) <= p_.t_max) ++k;
+    return k - p_.queue.head;
+  }
+
+  // A neuron that nothing happens to from `time` on.
+  struct FreeFrom {
+    State x;
+    double time;
   };
 
   void Start() {
@@ -152,11 +170,13 @@ class ForwardSweep {
   void Advance(const Interval& span, const SpikeLog<R>& log, const R* row) {
     const std::int64_t candidates = FlowAll(span);
     for (std::int64_t c = 0; c < candidates && outcome_.ok(); ++c) {
-      const std::int64_t j = candidates_[c];
-      const State end = AdvanceNeuron(j, span, log.capacity);
-      v_next_[j] = static_cast<R>(end.v);
-      i_next_[j] = static_cast<R>(end.i);
+      const FreeFrom last = AdvanceNeuron(candidates_[c], span, log.capacity);
+      rest_v_[c] = last.x.v;
+      rest_i_[c] = last.x.i;
+      rest_dt_[c] = span.stop - last.time;
     }
+    FlowRest(candidates);
+    if (span.closing) CrossAtHorizon(candidates, span, log.capacity);
     std::swap(v_, v_next_);
     std::swap(i_, i_next_);
     if (row != nullptr) AddRow(row);
@@ -166,21 +186,15 @@ class ForwardSweep {
   // something else than flow freely, and lists them in order.
   std::int64_t FlowAll(const Interval& span) {
     const double dt = span.stop - span.begin;
-    const std::int64_t n_solutions = uniform_ ? 1 : n_;
-    for (std::int64_t j = 0; j < n_solutions; ++j) {
-      const auto p = Model::Propagate(constants_[j], dt);
-      v_from_v_[j] = static_cast<R>(p.v_from_v);
-      v_from_i_[j] = static_cast<R>(p.v_from_i);
-      i_from_i_[j] = static_cast<R>(p.i_from_i);
-      reach_[j] = static_cast<R>(dt * constants_[j].rate_mem);
-    }
+    const PropagatorLanes<R> lanes = Solutions(span, dt);
     // Blocks small enough that one neuron with something to do costs few others a second look.
     constexpr std::int64_t kBlock = 64;
     const R now = static_cast<R>(span.begin);
     std::int64_t found = 0;
     for (std::int64_t begin = 0; begin < n_; begin += kBlock) {
       const std::int64_t end = std::min(begin + kBlock, n_);
-      const bool any = uniform_ ? FlowBlock<true>(begin, end) : FlowBlock<false>(begin, end);
+      const bool any = uniform_ ? FlowBlock<true>(lanes, begin, end)
+                                : FlowBlock<false>(lanes.At(begin), begin, end);
       if (!any && !span.last && !refractory_) continue;
       for (std::int64_t j = begin; j < end; ++j) {
         candidates_[found] = static_cast<std::int32_t>(j);
@@ -190,20 +204,29 @@ class ForwardSweep {
     return found;
   }
 
+  PropagatorLanes<R> Solutions(const Interval& span, double dt) {
+    if (!uniform_) {
+      for (std::int64_t j = 0; j < n_; ++j) lanes_.template Set<Model>(j, constants_[j], dt);
+      return lanes_;
+    }
+    const std::int64_t k = span.last ? p_.queue.size + 1 : head_ - p_.queue.head;
+    if (span.last) lanes_.template Set<Model>(k, constants_[0], dt);
+    return lanes_.At(k);
+  }
+
   // Flows a block of neurons and marks those that may cross the threshold on the way. Necessary for
   // a crossing: either v stands at the threshold at one of the ends; or v passed a maximum in
   // between, so that it fell at the end, and v, concave until then, stayed below its first tangent,
   // which must reach the threshold. Returns whether any is marked.
   template <bool kUniform>
-  bool FlowBlock(std::int64_t begin, std::int64_t end) {
+  bool FlowBlock(const PropagatorLanes<R>& lanes, std::int64_t begin, std::int64_t end) {
     const R* JAXSNN_RESTRICT v = v_ + begin;
     const R* JAXSNN_RESTRICT i = i_ + begin;
     const R* JAXSNN_RESTRICT threshold = threshold_ + begin;
-    const std::int64_t offset = kUniform ? 0 : begin;
-    const R* JAXSNN_RESTRICT vv = v_from_v_ + offset;
-    const R* JAXSNN_RESTRICT vi = v_from_i_ + offset;
-    const R* JAXSNN_RESTRICT ii = i_from_i_ + offset;
-    const R* JAXSNN_RESTRICT reach = reach_ + offset;
+    const R* JAXSNN_RESTRICT vv = lanes.v_from_v;
+    const R* JAXSNN_RESTRICT vi = lanes.v_from_i;
+    const R* JAXSNN_RESTRICT ii = lanes.i_from_i;
+    const R* JAXSNN_RESTRICT reach = lanes.reach;
     R* JAXSNN_RESTRICT v_next = v_next_ + begin;
     R* JAXSNN_RESTRICT i_next = i_next_ + begin;
     Mask* JAXSNN_RESTRICT marks = may_cross_ + begin;
@@ -211,10 +234,16 @@ class ForwardSweep {
     const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
     Mask any = 0;
     for (std::int64_t j = 0; j < end - begin; ++j) {
-      const R v_end = (kUniform ? vv0 : vv[j]) * v[j] + (kUniform ? vi0 : vi[j]) * i[j];
-      const R i_end = (kUniform ? ii0 : ii[j]) * i[j];
+      R from_v, from_i, decay, rise;
+      if constexpr (kUniform) {
+        from_v = vv0, from_i = vi0, decay = ii0, rise = reach0;
+      } else {
+        from_v = vv[j], from_i = vi[j], decay = ii[j], rise = reach[j];
+      }
+      const R v_end = from_v * v[j] + from_i * i[j];
+      const R i_end = decay * i[j];
       const R higher = v[j] > v_end ? v[j] : v_end;
-      const R tangent = v[j] + (i[j] - v[j]) * (kUniform ? reach0 : reach[j]);
+      const R tangent = v[j] + (i[j] - v[j]) * rise;
       const Mask mark = static_cast<Mask>(higher >= threshold[j]) |
                         (static_cast<Mask>(i_end < v_end) & static_cast<Mask>(i[j] > threshold[j]) &
                          static_cast<Mask>(tangent >= threshold[j]));
@@ -226,8 +255,47 @@ class ForwardSweep {
     return any != 0;
   }
 
-  // One neuron over the interval, with its spikes and refractory periods.
-  State AdvanceNeuron(std::int64_t j, const Interval& span, std::int64_t capacity) {
+  // The candidates from their last events to the end of the interval.
+  void FlowRest(std::int64_t n) {
+    const double* JAXSNN_RESTRICT dt = rest_dt_;
+    double* JAXSNN_RESTRICT v = rest_v_;
+    double* JAXSNN_RESTRICT i = rest_i_;
+    if (uniform_) {
+      const auto constants = constants_[0];
+      for (std::int64_t c = 0; c < n; ++c) {
+        const State end = Model::Flow(Model::Propagate(constants, dt[c]), State{v[c], i[c]});
+        v[c] = end.v;
+        i[c] = end.i;
+      }
+    } else {
+      for (std::int64_t c = 0; c < n; ++c) {
+        const auto p = Model::Propagate(constants_[candidates_[c]], dt[c]);
+        const State end = Model::Flow(p, State{v[c], i[c]});
+        v[c] = end.v;
+        i[c] = end.i;
+      }
+    }
+    for (std::int64_t c = 0; c < n; ++c) {
+      v_next_[candidates_[c]] = static_cast<R>(v[c]);
+      i_next_[candidates_[c]] = static_cast<R>(i[c]);
+    }
+  }
+
+  // A neuron that stands at its threshold when the window closes has crossed it: the crossing was
+  // rounded to just behind the horizon.
+  void CrossAtHorizon(std::int64_t n, const Interval& span, std::int64_t capacity) {
+    for (std::int64_t c = 0; c < n; ++c) {
+      const std::int32_t j = candidates_[c];
+      if (rest_v_[c] < p_.threshold(j) || !Belongs(span.horizon, j, span)) continue;
+      if (!Remember({span.horizon, static_cast<R>(rest_i_[c]), j}, capacity)) continue;
+      v_next_[j] = static_cast<R>(p_.reset(j));
+      release_[j] = static_cast<R>(span.horizon + p_.t_ref[j]);
+    }
+  }
+
+  // One neuron over the interval, with its spikes and refractory periods, up to the last of them:
+  // from there it flows freely.
+  FreeFrom AdvanceNeuron(std::int64_t j, const Interval& span, std::int64_t capacity) {
     const auto& constants = constants_[j];
     State x{static_cast<double>(v_[j]), static_cast<double>(i_[j])};
     double t = span.begin;
@@ -237,7 +305,7 @@ class ForwardSweep {
         x.v = p_.reset(j);
         if (release > span.stop) {
           x.i = Model::DecayCurrent(constants, x.i, span.stop - t);
-          return x;
+          return {x, span.stop};
         }
         x.i = Model::DecayCurrent(constants, x.i, release - t);
         t = release;
@@ -245,18 +313,18 @@ class ForwardSweep {
       const Root root = NextCrossing<Model>(constants, x, p_.threshold(j), span.horizon - t);
       if (!root.converged) {
         outcome_ = {Status::kNoConvergence, Argument::kNone, j, span.begin};
-        return x;
+        break;
       }
       if (!(root.at <= span.horizon - t)) break;
       const double at = std::min(t + root.at, span.horizon);  // the sum may round up
       if (!Belongs(at, j, span)) break;
       x.i = Model::DecayCurrent(constants, x.i, root.at);
-      if (!Remember({at, static_cast<R>(x.i), static_cast<std::int32_t>(j)}, capacity)) return x;
+      if (!Remember({at, static_cast<R>(x.i), static_cast<std::int32_t>(j)}, capacity)) break;
       x.v = p_.reset(j);
       t = at;
       release_[j] = static_cast<R>(at + p_.t_ref[j]);
     }
-    return Model::Flow(Model::Propagate(constants, span.stop - t), x);
+    return {x, t};
   }
 
   // Whether a crossing is one of this interval. One that coincides with the next arrival comes
@@ -322,8 +390,9 @@ class ForwardSweep {
   const bool uniform_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
-  R *v_from_v_, *v_from_i_, *i_from_i_, *reach_;  // one value for all, or one per neuron
+  PropagatorLanes<R> lanes_;
   Mask* may_cross_;
+  double *rest_v_, *rest_i_, *rest_dt_;
   std::int32_t* candidates_;
   Pending* pending_;
   std::int64_t pending_capacity_;

@@ -2,6 +2,7 @@
 #ifndef JAXSNN_CORE_NEXT_CROSSING_H_
 #define JAXSNN_CORE_NEXT_CROSSING_H_
 
+#include <algorithm>
 #include <cmath>
 
 #include "core/root_find.h"
@@ -36,18 +37,23 @@ JAXSNN_HD Root NextCrossing(const typename Model::Constants& constants,
                             double limit) {
   if (x.v >= threshold) return {0, true};
   const internal::ThresholdDistance<Model> distance{constants, x, threshold};
-  if (threshold >= 0) {
-    // v only ever rises towards i, and i only falls: no exponential is needed to rule most out.
-    if (!(x.i > threshold)) return {kNever, true};
+  if (x.i >= 0 && x.i > threshold) {
+    // v rises towards i, which falls but stays positive: v is concave as long as it rises, and
+    // stays below its first tangent.
+    if (x.v + Model::Rate(constants, x).v * limit < threshold) return {kNever, true};
     if constexpr (requires { Model::ClosedFormCrossing(constants, x, threshold); }) {
       if (Model::HasClosedForm(constants)) {
-        return {Model::ClosedFormCrossing(constants, x, threshold), true};
+        const double at = Model::ClosedFormCrossing(constants, x, threshold);
+        return {at <= limit ? at : kNever, true};
       }
     }
-    return MonotoneNewton(distance, limit);
+    constexpr double kForgotten = 700;  // time constants after which nothing is left to rise
+    return MonotoneNewton(distance, std::min(limit, kForgotten / constants.slow));
   }
-  // Leak above threshold: v ends above it, so it crosses once and has crossed by `limit` exactly if
-  // it stands above it there. Before that it may dip, which the bracket does not mind.
+  // v only ever rises towards the larger of i and rest.
+  if (threshold >= 0) return {kNever, true};
+  // Leak above threshold and an inhibitory current: v may dip first, but ends above the threshold,
+  // so that it crosses once and has crossed by `limit` exactly if it stands above it there.
   double high = limit;
   if (!std::isfinite(limit)) {
     high = 1 / constants.slow;

@@ -73,6 +73,12 @@ Outcome StepForward(const Problem<R>& p, const ConstantsTable<Model, R>& constan
       spiking = j;
     }
   }
+  // A crossing that was rounded to just behind the end of the window.
+  for (std::int64_t j = 0; closing && spiking == kNoIndex && j < p.n_neurons; ++j) {
+    if (static_cast<double>(p.release[j]) > time) continue;
+    const auto x = internal::FlowNeuron<Model>(p, constants[j], j, time);
+    if (x.v >= p.threshold(j)) spiking = j;
+  }
   const bool spike = spiking != kNoIndex;
   const bool input = !spike && !closing;
   const R* row = input ? p.row(p.queue.head) : nullptr;
@@ -128,9 +134,7 @@ void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants
   if (kind == EventKind::kSpike) {
     time_gradient += static_cast<double>(ct.release[spiking]);
     const auto x = internal::FlowNeuron<Model>(p, constants[spiking], spiking, time);
-    const bool at_start = time == p.time && static_cast<double>(p.v[spiking]) - p.v_leak[spiking] >=
-                                                p.threshold(spiking);
-    if (at_start || !(x.i > p.threshold(spiking))) {
+    if (BeganAbove(p, spiking, time) || !(x.i > p.threshold(spiking))) {
       gradients.time += time_gradient;  // no crossing: it stood at the threshold from the start
     } else {
       spiking_v = AdjointSpike<Model>(constants[spiking], p.threshold(spiking), p.reset(spiking),

@@ -9,6 +9,7 @@
 
 #include <cmath>
 
+#include "core/math.h"
 #include "core/types.h"
 
 namespace jaxsnn {
@@ -23,6 +24,7 @@ struct CubaLif {
 
   // What follows from the two time constants.
   struct Constants {
+    double tau_mem;
     double rate_mem;  // 1 / tau_mem
     double rate_syn;  // 1 / tau_syn
     double slow;      // the smaller of the two rates
@@ -44,27 +46,20 @@ struct CubaLif {
     const double slow = mem_slower ? rate_mem : rate_syn;
     // The difference of the rates taken this way stays exact to rounding for nearly equal taus.
     const double gap = (mem_slower ? tau_mem - tau_syn : tau_syn - tau_mem) * rate_mem * rate_syn;
-    return {rate_mem, rate_syn, slow, gap};
+    return {tau_mem, rate_mem, rate_syn, slow, gap};
   }
 
   // v_from_i = (e^{-t/tau_mem} - e^{-t/tau_syn}) tau_syn / (tau_mem - tau_syn), written so that no
   // ratio of the time constants cancels digits, equality included: with the slower rate s and the
   // gap g >= 0 it is (t / tau_mem) (e^{-s t} - e^{-(s + g) t}) / (g t).
   JAXSNN_HD static Propagator<double> Propagate(const Constants& c, double dt) {
-    const double slow_decay = std::exp(-c.slow * dt);
     const double x = c.gap * dt;
-    double fast_decay, mean;  // mean: (slow_decay - fast_decay) / x
-    if (x > 0.7) {            // far apart: the plain difference has all its digits
-      fast_decay = std::exp(-(c.slow + c.gap) * dt);
-      mean = (slow_decay - fast_decay) / x;
-    } else {
-      const double lost = -std::expm1(-x);
-      fast_decay = slow_decay * (1.0 - lost);
-      mean = x > 0 ? slow_decay * lost / x : slow_decay;
-    }
+    const Decay slow = DecayOver(c.slow * dt), gap = DecayOver(x);
+    const double fast_kept = slow.kept * gap.kept;
+    const double mean = slow.kept * (x > 0 ? gap.lost / x : 1.0);
     const bool mem_slower = c.rate_mem < c.rate_syn;
-    return {mem_slower ? slow_decay : fast_decay, c.rate_mem * dt * mean,
-            mem_slower ? fast_decay : slow_decay};
+    return {mem_slower ? slow.kept : fast_kept, c.rate_mem * dt * mean,
+            mem_slower ? fast_kept : slow.kept};
   }
 
   template <class R>
@@ -90,14 +85,14 @@ struct CubaLif {
   JAXSNN_HD static bool HasClosedForm(const Constants& c) { return c.rate_syn == 2 * c.rate_mem; }
 
   // The larger root u is the earlier crossing. Solved for 1 - u, which keeps all digits of a short
-  // time. For v < threshold < i, threshold >= 0.
+  // time. For v < threshold < i, i >= 0.
   JAXSNN_HD static double ClosedFormCrossing(const Constants& c, const Pair<double>& x,
                                              double threshold) {
     const double rise = x.i - x.v;
     const double discriminant = rise * rise - 4 * x.i * (threshold - x.v);
     if (!(discriminant >= 0)) return kNever;
     const double passed = 2 * (threshold - x.v) / (rise + std::sqrt(discriminant));  // 1 - u
-    return passed < 1 ? -std::log1p(-passed) / c.rate_mem : kNever;
+    return passed < 1 ? -std::log1p(-passed) * c.tau_mem : kNever;
   }
 
   // <a, Rate(x)>: how the loss changes when the state x is held a little longer.

@@ -1,0 +1,61 @@
+// The exact solutions over the intervals of a window, for neurons that share their time constants:
+// computed for all intervals at once, in loops that vectorise, and read by both sweeps.
+#ifndef JAXSNN_CORE_PROPAGATORS_H_
+#define JAXSNN_CORE_PROPAGATORS_H_
+
+#include <cstdint>
+
+#include "core/problem.h"
+#include "core/types.h"
+#include "core/view.h"
+
+namespace jaxsnn {
+
+// Lanes of solutions, one per interval or one per neuron.
+template <class R>
+struct PropagatorLanes {
+  R* v_from_v = nullptr;
+  R* v_from_i = nullptr;
+  R* i_from_i = nullptr;
+  R* reach = nullptr;  // the time step in units of tau_mem
+
+  static PropagatorLanes Take(Arena& arena, std::int64_t size) {
+    PropagatorLanes lanes;
+    for (R** lane : {&lanes.v_from_v, &lanes.v_from_i, &lanes.i_from_i, &lanes.reach}) {
+      *lane = arena.Take<R>(size);
+    }
+    return lanes;
+  }
+  template <class Model>
+  void Set(std::int64_t k, const typename Model::Constants& constants, double dt) {
+    const auto p = Model::Propagate(constants, dt);
+    v_from_v[k] = static_cast<R>(p.v_from_v);
+    v_from_i[k] = static_cast<R>(p.v_from_i);
+    i_from_i[k] = static_cast<R>(p.i_from_i);
+    reach[k] = static_cast<R>(dt * constants.rate_mem);
+  }
+  PropagatorLanes At(std::int64_t k) const {
+    return {v_from_v + k, v_from_i + k, i_from_i + k, reach + k};
+  }
+};
+
+// Interval k ends at queue entry head + k; the last one, number `n_arrivals`, at `end`.
+template <class Model, class R>
+void FillIntervals(PropagatorLanes<R> lanes, const typename Model::Constants& constants,
+                   const SpikeQueue<R>& queue, std::int64_t n_arrivals, double begin, double end) {
+  if (n_arrivals == 0) {
+    lanes.template Set<Model>(0, constants, end - begin);
+    return;
+  }
+  const R* time = queue.time + queue.head;
+  lanes.template Set<Model>(0, constants, static_cast<double>(time[0]) - begin);
+  for (std::int64_t k = 1; k < n_arrivals; ++k) {
+    lanes.template Set<Model>(k, constants,
+                              static_cast<double>(time[k]) - static_cast<double>(time[k - 1]));
+  }
+  lanes.template Set<Model>(n_arrivals, constants, end - static_cast<double>(time[n_arrivals - 1]));
+}
+
+}  // namespace jaxsnn
+
+#endif  // JAXSNN_CORE_PROPAGATORS_H_

@@ -1,0 +1,1 @@
+"""Programs that train networks on standard tasks; run them with ``python -m``."""

@@ -1,0 +1,155 @@
+"""The options of the Yin-Yang programs: one table for defaults, checks, help and config.json."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_METAVARS = {"s": "SECONDS"}
+
+LOSSES = ("ttfs", "mse", "target_time")
+DTYPES = ("float32", "float64")
+
+
+def _number(expected: str, valid: Callable[[float], bool]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and valid(value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        return value
+
+    return parse
+
+
+def _integer(expected: str, valid: Callable[[int], bool]) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not valid(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {expected}")
+        return value
+
+    return parse
+
+
+def _choice(*values: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in values:
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(values)}")
+        return text
+
+    return parse
+
+
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text == "none" else parse(text)
+
+
+_positive = _number("a number > 0", lambda x: x > 0)
+_not_negative = _number("a number >= 0", lambda x: x >= 0)
+_any = _number("a finite number", lambda _: True)
+_fraction = _number("a number > 0 and <= 1", lambda x: 0 < x <= 1)
+_count = _integer("an integer >= 1", lambda x: x >= 1)
+_seed = _integer("an integer in [0, 2**32)", lambda x: 0 <= x < 2**32)
+
+
+def _option(default: Any, parse: Callable[[str], Any], text: str, unit: str = "") -> Any:
+    return dataclasses.field(default=default, metadata={"parse": parse, "help": text, "unit": unit})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a run depends on. Times are in seconds, weights in units of the threshold."""
+
+    hidden: int = _option(200, _count, "neurons of the hidden layer")
+    tau_mem: float = _option(20e-3, _positive, "membrane time constant", "s")
+    tau_syn: float = _option(5e-3, _positive, "synaptic time constant", "s")
+    t_late: float = _option(30e-3, _positive, "input time of the value 1; 0 arrives at 0 s", "s")
+    bias_time: float | None = _option(
+        0.0, _or_none(_not_negative), "time of the bias spike, 'none' for no bias", "s"
+    )
+    duplication: int = _option(1, _count, "copies of every input, each with weights of its own")
+    t_max: float = _option(60e-3, _positive, "how long a sample is simulated", "s")
+    hidden_mean: float = _option(1.5, _any, "mean initial weight onto the hidden layer")
+    hidden_std: float = _option(0.78, _not_negative, "its standard deviation")
+    output_mean: float = _option(0.93, _any, "mean initial weight onto the output layer")
+    output_std: float = _option(0.10, _not_negative, "its standard deviation")
+    hidden_spikes: int = _option(
+        800,
+        _count,
+        "room for spikes of the whole hidden layer per sample; a sample with more is an error",
+    )
+    output_spikes: int = _option(800, _count, "the same for the output layer")
+    loss: str = _option("ttfs", _choice(*LOSSES), f"loss: {', '.join(LOSSES)}")
+    tau0: float = _option(0.5e-3, _positive, "ttfs: scale of differences in time", "s")
+    tau1: float = _option(6.4e-3, _positive, "ttfs: time constant of the cost of lateness", "s")
+    alpha: float = _option(0.003, _not_negative, "ttfs: weight of the cost of lateness")
+    t_correct: float = _option(
+        15e-3, _positive, "mse, target_time: when the label's neuron should fire first", "s"
+    )
+    t_wrong: float = _option(
+        25e-3, _positive, "mse, target_time: when the other neurons should fire first", "s"
+    )
+    tau: float = _option(5e-3, _positive, "mse, target_time: unit of the distances", "s")
+    epochs: int = _option(30, _count, "how often to go through the training samples")
+    batch_size: int = _option(32, _count, "samples per update")
+    learning_rate: float = _option(5e-3, _positive, "step size of Adam in the first epoch")
+    lr_decay: float = _option(0.85, _fraction, "factor on the learning rate after every epoch")
+    seed: int = _option(0, _seed, "seed of the initial weights and of the order of samples")
+    train_size: int = _option(5000, _count, "training samples")
+    train_seed: int = _option(42, _seed, "seed of the training samples")
+    validation_size: int = _option(1000, _count, "validation samples")
+    validation_seed: int = _option(41, _seed, "seed of the validation samples")
+    test_size: int = _option(1000, _count, "test samples")
+    test_seed: int = _option(40, _seed, "seed of the test samples")
+    dtype: str = _option("float32", _choice(*DTYPES), f"precision: {', '.join(DTYPES)}")
+
+    def __post_init__(self) -> None:
+        if self.batch_size > self.train_size:
+            raise ValueError(
+                f"--batch-size is {self.batch_size}, expected at most "
+                f"--train-size={self.train_size}"
+            )
+        for name in ("t_correct", "t_wrong"):
+            if self.loss != "ttfs" and getattr(self, name) >= self.t_max:
+                raise ValueError(
+                    f"{flag(name)} is {getattr(self, name)}, expected less than "
+                    f"--t-max={self.t_max}"
+                )
+
+
+def flag(name: str) -> str:
+    """The command-line option of a field of `Config`."""
+    return "--" + name.replace("_", "-")
+
+
+def add_options(parser: argparse.ArgumentParser, defaults: Config) -> None:
+    """Adds one option per field of `Config`, with its default and unit in the help."""
+    for field in dataclasses.fields(Config):
+        default = getattr(defaults, field.name)
+        shown = " ".join(filter(None, (str(default).lower(), field.metadata["unit"])))
+        parser.add_argument(
+            flag(field.name),
+            type=field.metadata["parse"],
+            default=default,
+            metavar=_METAVARS.get(field.metadata["unit"], "X"),
+            help=f"{field.metadata['help']} (default: {shown})",
+        )
+
+
+def read_config(options: argparse.Namespace) -> Config:
+    """The configuration from parsed options.
+
+    Raises:
+        ValueError: options contradict each other.
+    """
+    names: Sequence[str] = [field.name for field in dataclasses.fields(Config)]
+    return Config(**{name: getattr(options, name) for name in names})

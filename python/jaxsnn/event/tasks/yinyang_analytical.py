@@ -1,0 +1,45 @@
+"""Trains a two-layer network on Yin-Yang with gradients taken event by event.
+
+The same function and gradients as in yinyang_event_prop, by a scan over single events: slower, so
+the defaults are a smaller network and fewer epochs, which reach about 94 % on the test set. The
+room for spikes is the length of the scan; more of it takes more time.
+
+Times are in seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from jaxsnn.event.leaky_integrate_and_fire import LIF
+from jaxsnn.event.tasks._config import Config
+from jaxsnn.event.tasks._program import run_program
+
+DEFAULTS = Config(
+    hidden=50,
+    output_mean=2.0,
+    output_std=0.3,
+    hidden_spikes=100,
+    output_spikes=100,
+    epochs=10,
+    batch_size=50,
+    learning_rate=1e-2,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program; see ``--help``.
+
+    Args:
+        arguments: the command line, None for that of the process.
+
+    Returns:
+        The exit status.
+    """
+    name = "jaxsnn.event.tasks.yinyang_analytical"
+    return run_program(name, __doc__ or "", LIF, DEFAULTS, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

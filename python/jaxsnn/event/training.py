@@ -1,0 +1,330 @@
+"""Training with optax: one jitted scan over the batches per epoch.
+
+Needs the extra ``jaxsnn[train]``; importing this module does not. The data are encoded once,
+before training, and stay on the device: an epoch draws a random order from its key, gathers its
+batches inside the scan and hands back a few numbers per batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.base.types import Array, Int, Spikes
+from jaxsnn.event.leaky_integrate_and_fire import Layer
+from jaxsnn.event.loss import first_spike_times, predict
+
+if TYPE_CHECKING:
+    import optax
+
+__all__ = [
+    "Epoch",
+    "Examples",
+    "Metrics",
+    "adam",
+    "batches_per_epoch",
+    "evaluation",
+    "fit",
+    "training_epoch",
+]
+
+_MODULE = "jaxsnn.event.training"
+
+Loss = Callable[[Array, Array], Array]
+
+
+class Examples(NamedTuple):
+    """A set of encoded samples.
+
+    Attributes:
+        spikes: input spikes ``[n_samples, n_spikes]``.
+        labels: ``[n_samples]`` integers, the output neuron that is to fire first.
+    """
+
+    spikes: Spikes
+    labels: Int[Array, " n_samples"]
+
+
+class Metrics(NamedTuple):
+    """Means over the samples of an epoch or of a set.
+
+    Attributes:
+        loss: mean loss per sample, without unit.
+        accuracy: fraction of samples whose label's neuron fires first; in training, of each batch
+            before its update.
+        spikes: spikes per sample, of every layer.
+    """
+
+    loss: float
+    accuracy: float
+    spikes: tuple[float, ...]
+
+
+class Epoch(NamedTuple):
+    """What an epoch leaves behind.
+
+    Attributes:
+        number: 1 for the first.
+        weights: after the epoch.
+        train: metrics of the epoch's batches.
+        held_out: metrics of each held-out set after the epoch, under its name.
+        seconds: wall time of the epoch and its evaluation, compilation included.
+        compile_seconds: how much of this was compilation; 0 after the first epoch.
+    """
+
+    number: int
+    weights: Any
+    train: Metrics
+    held_out: dict[str, Metrics]
+    seconds: float
+    compile_seconds: float
+
+
+def require_optax() -> Any:
+    """The module ``optax``, or an ``ImportError`` that says how to install it."""
+    try:
+        import optax  # noqa: PLC0415 - an optional dependency
+    except ImportError as error:
+        raise ImportError(
+            f'{_MODULE} needs optax, install it with: pip install "jaxsnn[train]"'
+        ) from error
+    return optax
+
+
+def batches_per_epoch(n_samples: int, batch_size: int) -> int:
+    """Number of full batches.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not 1 <= batch_size <= n_samples:
+        raise ValueError(
+            f"{_MODULE}: batch_size is {batch_size}, expected 1 to n_samples={n_samples}"
+        )
+    return n_samples // batch_size
+
+
+def adam(
+    learning_rate: float, *, decay: float = 1.0, steps_per_epoch: int = 1
+) -> optax.GradientTransformation:
+    """Adam whose learning rate is multiplied by a factor after every epoch.
+
+    Args:
+        learning_rate: of the first epoch, in units of the weights.
+        decay: the factor, 1 for a constant rate.
+        steps_per_epoch: see `batches_per_epoch`.
+
+    Returns:
+        The optimizer.
+    """
+    optax = require_optax()
+    schedule = optax.exponential_decay(learning_rate, steps_per_epoch, decay, staircase=True)
+    return optax.adam(schedule)
+
+
+def evaluation(network: Layer, loss: Loss, n_outputs: int) -> jax.stages.Wrapped:
+    """Makes the function that evaluates a whole set of samples in one call.
+
+    Args:
+        network: as of `jaxsnn.event.compose.serial`.
+        loss: ``loss(times [n_samples, n_outputs], labels [n_samples]) -> [n_samples]``.
+        n_outputs: number of output neurons.
+
+    Returns:
+        A jitted ``f(weights, examples) -> (loss, accuracy, spikes [n_layers])``, the fields of
+        `Metrics` as arrays.
+    """
+
+    def evaluate(weights: Any, examples: Examples) -> tuple[Array, Array, Array]:
+        recorded = network.apply(weights, examples.spikes)
+        times = first_spike_times(recorded[-1], n_outputs)
+        fired = jnp.stack([jnp.sum(layer.index >= 0) for layer in recorded])
+        n_samples = examples.labels.shape[0]
+        return (
+            jnp.mean(loss(times, examples.labels)),
+            jnp.mean(predict(times) == examples.labels, dtype=times.dtype),
+            fired.astype(times.dtype) / n_samples,
+        )
+
+    return jax.jit(evaluate)
+
+
+def training_epoch(
+    network: Layer,
+    loss: Loss,
+    n_outputs: int,
+    optimizer: optax.GradientTransformation,
+    batch_size: int,
+) -> jax.stages.Wrapped:
+    """Makes the function that trains for one epoch.
+
+    Args:
+        network: as in `evaluation`.
+        loss: as in `evaluation`; the gradient is that of its mean over the batch.
+        n_outputs: number of output neurons.
+        optimizer: an optax optimizer.
+        batch_size: samples per update. What is left over after the last full batch of a random
+            order waits for the next epoch's.
+
+    Returns:
+        A jitted ``f(weights, optimizer_state, examples, key) -> (weights, optimizer_state,
+        batches)``. ``batches`` has the leading axis ``n_batches``: ``loss``, ``accuracy``, ``spikes
+        [n_batches, n_layers]`` and ``finite``, whether the gradient was. A batch whose loss or
+        gradient is not finite changes nothing.
+    """
+    optax = require_optax()
+    evaluate = evaluation(network, loss, n_outputs)
+
+    def objective(weights: Any, batch: Examples) -> tuple[Array, tuple[Array, Array]]:
+        value, accuracy, spikes = evaluate(weights, batch)
+        return value, (accuracy, spikes)
+
+    def run(weights: Any, optimizer_state: Any, examples: Examples, key: Array):
+        n_samples = examples.labels.shape[0]
+        n_batches = batches_per_epoch(n_samples, batch_size)
+        order = jax.random.permutation(key, n_samples)[: n_batches * batch_size]
+
+        def update(carry, rows):
+            weights, optimizer_state = carry
+            batch = jax.tree.map(lambda x: x[rows], examples)
+            (value, (accuracy, spikes)), gradient = jax.value_and_grad(objective, has_aux=True)(
+                weights, batch
+            )
+            step, new_state = optimizer.update(gradient, optimizer_state, weights)
+            finite = _all_finite(gradient)
+            # Without this, the error would be that of a layer in the next batch.
+            carry = _select(
+                finite & jnp.isfinite(value),
+                (optax.apply_updates(weights, step), new_state),
+                carry,
+            )
+            facts = {"loss": value, "accuracy": accuracy, "spikes": spikes, "finite": finite}
+            return carry, facts
+
+        (weights, optimizer_state), batches = jax.lax.scan(
+            update, (weights, optimizer_state), order.reshape(n_batches, batch_size)
+        )
+        return weights, optimizer_state, batches
+
+    return jax.jit(run)
+
+
+def fit(
+    network: Layer,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    weights: Any,
+    train: Examples,
+    *,
+    n_outputs: int,
+    batch_size: int,
+    epochs: int,
+    key: Array,
+    held_out: Mapping[str, Examples] | None = None,
+) -> Iterator[Epoch]:
+    """Trains, and yields after every epoch.
+
+    The caller decides what to do between epochs: show, save, or stop. The same key and arguments
+    give the same results.
+
+    Args:
+        network: as in `evaluation`.
+        loss: as in `evaluation`.
+        optimizer: an optax optimizer, e.g. `adam`.
+        weights: initial weights, as of ``network.init``.
+        train: samples to learn from.
+        n_outputs: number of output neurons.
+        batch_size: samples per update, see `training_epoch`.
+        epochs: how often to go through the samples.
+        key: for the order of the samples; epoch ``e`` uses ``jax.random.fold_in(key, e)``.
+        held_out: sets to evaluate after every epoch, by name.
+
+    Yields:
+        One `Epoch` after another.
+
+    Raises:
+        FloatingPointError: a loss or gradient is not finite; says in which epoch and batch, or
+            held-out set. The epochs yielded before are unaffected.
+        jax.errors.JaxRuntimeError: from a layer, e.g. for more spikes than it has room for.
+    """
+    start = time.perf_counter()
+    held_out = dict(held_out or {})
+    state = optimizer.init(weights)
+    run = training_epoch(network, loss, n_outputs, optimizer, batch_size)
+    run = run.lower(weights, state, train, key).compile()
+    evaluators = _compiled(evaluation(network, loss, n_outputs), weights, held_out)
+    compile_seconds = time.perf_counter() - start
+
+    for number in range(1, epochs + 1):
+        weights, state, batches = run(weights, state, train, jax.random.fold_in(key, number))
+        batches = {name: np.asarray(value) for name, value in batches.items()}
+        _check_batches(batches, number)
+        results = {
+            name: _metrics(*evaluators[name](weights, examples))
+            for name, examples in held_out.items()
+        }
+        _check_held_out(results, number)
+        yield Epoch(
+            number,
+            weights,
+            _metrics(*(batches[name].mean(0) for name in ("loss", "accuracy", "spikes"))),
+            results,
+            time.perf_counter() - start,
+            compile_seconds,
+        )
+        start, compile_seconds = time.perf_counter(), 0.0
+
+
+def _compiled(
+    evaluate: jax.stages.Wrapped, weights: Any, held_out: Mapping[str, Examples]
+) -> dict[str, Any]:
+    """The evaluation, compiled for every held-out set; sets of equal shape share it."""
+    by_shape: dict[Any, Any] = {}
+    compiled = {}
+    for name, examples in held_out.items():
+        shape = jax.tree.map(jnp.shape, examples)
+        if shape not in by_shape:
+            by_shape[shape] = evaluate.lower(weights, examples).compile()
+        compiled[name] = by_shape[shape]
+    return compiled
+
+
+def _all_finite(tree: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
+
+
+def _select(condition: Array, one: Any, other: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), one, other)
+
+
+def _metrics(loss: Any, accuracy: Any, spikes: Any) -> Metrics:
+    return Metrics(float(loss), float(accuracy), tuple(np.asarray(spikes).tolist()))
+
+
+def _check_batches(batches: Mapping[str, np.ndarray], epoch: int) -> None:
+    """Raises for the first batch of an epoch with a loss or gradient that is not finite."""
+    wrong = ~(np.isfinite(batches["loss"]) & batches["finite"])
+    if not wrong.any():
+        return
+    first = int(np.argmax(wrong))
+    loss = batches["loss"][first]
+    what = "the gradient is not finite" if np.isfinite(loss) else f"the loss is {loss}"
+    raise FloatingPointError(
+        f"{_MODULE}: {what} in epoch {epoch}, batch {first + 1} of {len(wrong)}"
+    )
+
+
+def _check_held_out(results: Mapping[str, Metrics], epoch: int) -> None:
+    """Raises for a held-out set whose loss is not finite."""
+    for name, metrics in results.items():
+        if not math.isfinite(metrics.loss):
+            raise FloatingPointError(
+                f"{_MODULE}: the loss of held-out set {name!r} is {metrics.loss} "
+                f"after epoch {epoch}"
+            )

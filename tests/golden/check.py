@@ -1,0 +1,261 @@
+"""Runs jaxsnn on a file of reference cases and reports the worst errors.
+
+``check.py FILE`` takes files in the form of ``nest_spikes.json`` and of ``gradients.json`` in this
+folder. Spike times are compared in units of tau_mem, gradients entry by entry, relative to the
+reference. What the package cannot run or differentiate yet is listed as skipped. The exit code is 1
+where an error is larger than the tolerance, or where nothing could be checked at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxsnn import LIFParameters, Spikes, initial_state
+from jaxsnn.ops import event_loop
+
+# Spike times of NEST are confirmed to 2e-12 tau_mem, gradients in float64 by central differences.
+TIME_TOLERANCE = 1e-9
+GRADIENT_TOLERANCE = 1e-8
+
+NEURON_PARAMETERS = ("tau_mem", "tau_syn", "v_th", "v_leak", "v_reset", "t_ref")
+DIFFERENTIABLE = ("weight", "delay", "input_time", "v0")
+# Room for spikes that the reference does not have, so that they show up instead of not fitting.
+SPARE_SPIKES = 8
+
+
+@dataclass
+class Report:
+    """The outcome of one case.
+
+    Attributes:
+        name: of the case.
+        skipped: what was not checked, with the reason.
+        time_error: the worst spike time, in tau_mem; ``inf`` where the spikes are not the same.
+            None where the case was not run.
+        gradient_errors: per kind of parameter the worst relative error.
+    """
+
+    name: str
+    skipped: list[str] = field(default_factory=list)
+    time_error: float | None = None
+    gradient_errors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing that was checked is off. NaN is."""
+        times = self.time_error is None or self.time_error <= TIME_TOLERANCE
+        return times and all(e <= GRADIENT_TOLERANCE for e in self.gradient_errors.values())
+
+    def __str__(self) -> str:
+        parts = []
+        if self.time_error is not None:
+            parts.append(f"spike times {self.time_error:.1e} tau_mem")
+        parts += [f"{name} {error:.1e}" for name, error in self.gradient_errors.items()]
+        parts += [f"skipped: {reason}" for reason in self.skipped]
+        return f"{'ok  ' if self.ok else 'FAIL'}  {self.name}: {'; '.join(parts)}"
+
+
+class UnsupportedError(Exception):
+    """The package cannot run this case."""
+
+
+def population_order(case: dict) -> list[int]:
+    """The populations, every one behind those that it hears."""
+    graph: dict[int, set[int]] = {population: set() for population in range(len(case["n_pop"]))}
+    for projection in case["projections"]:
+        if projection["src"] != "input":
+            graph[projection["dst"]].add(projection["src"])
+    try:
+        return list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        raise UnsupportedError(f"cyclic graph of populations {error.args[1]}") from None
+
+
+def delays_of(case: dict) -> list[np.ndarray]:
+    """The delay of every projection: a scalar, or one per source."""
+    delays = [np.asarray(projection["delay"], np.float64) for projection in case["projections"]]
+    if any(delay.ndim > 1 for delay in delays):
+        raise UnsupportedError("a delay per synapse")
+    return delays
+
+
+def arguments(case: dict) -> dict:
+    """What is differentiated, with the names of ``gradients.json``."""
+    return {
+        "weight": [jnp.asarray(projection["weight"]) for projection in case["projections"]],
+        "delay": [jnp.asarray(delay) for delay in delays_of(case)],
+        "input_time": jnp.asarray(case["input"]["time"], jnp.float64),
+        "v0": jnp.asarray(case.get("v0", case["v_leak"]), jnp.float64),
+    }
+
+
+def expected_spikes(case: dict) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Times, neurons and dloss/dtime of each population."""
+    if "gradient" not in case:
+        return [
+            (np.array(pop["time"]), np.array(pop["idx"], int), np.zeros(len(pop["time"])))
+            for pop in case["spikes"]
+        ]
+    listed = [
+        [s for s in case["spikes"] if s["population"] == p] for p in range(len(case["n_pop"]))
+    ]
+    return [
+        (
+            np.array([s["time"] for s in spikes], float),
+            np.array([s["idx"] for s in spikes], int),
+            np.array([s["dloss_dtime"] for s in spikes], float),
+        )
+        for spikes in listed
+    ]
+
+
+def simulate(case: dict, values: dict) -> list:
+    """The :class:`jaxsnn.ops.LoopResult` of each population, layer by layer."""
+    params = LIFParameters(**{name: case[name] for name in NEURON_PARAMETERS})
+    sources = {"input": Spikes(values["input_time"], jnp.asarray(case["input"]["idx"], jnp.int32))}
+    results: list = [None] * len(case["n_pop"])
+    for population in population_order(case):
+        size = case["n_pop"][population]
+        weights, spikes = incoming(case, values, population, sources)
+        state = initial_state(params, size, jnp.float64)
+        state = state._replace(v=jnp.broadcast_to(values["v0"], (size,)))
+        results[population] = event_loop(
+            params,
+            weights,
+            state,
+            spikes,
+            t_max=case["t_max"],
+            max_events=len(expected_spikes(case)[population][0]) + SPARE_SPIKES,
+            label=f"population {population}",
+        )
+        sources[population] = results[population].spikes
+    return results
+
+
+def incoming(case: dict, values: dict, population: int, sources: dict):
+    """All that a population hears as one projection: stacked weights, delayed and merged spikes."""
+    weights, times, indices = [jnp.zeros((0, case["n_pop"][population]))], [], []
+    for number, projection in enumerate(case["projections"]):
+        if projection["dst"] != population:
+            continue
+        spikes, delay = sources[projection["src"]], values["delay"][number]
+        delay = delay if delay.ndim == 0 else delay[spikes.index]
+        row = sum(len(w) for w in weights)
+        times.append(spikes.time + delay)
+        indices.append(jnp.where(spikes.index < 0, -1, spikes.index + row))
+        weights.append(values["weight"][number])
+    if not times:
+        return jnp.zeros((1, case["n_pop"][population])), Spikes(jnp.zeros(0), jnp.zeros(0, int))
+    time, index = jnp.concatenate(times), jnp.concatenate(indices).astype(jnp.int32)
+    order = jnp.argsort(time)
+    return jnp.concatenate(weights), Spikes(time[order], index[order])
+
+
+def match(times: np.ndarray, indices: np.ndarray, result) -> np.ndarray | None:
+    """Where the result has each expected spike: the k-th of a neuron is the k-th of that neuron.
+
+    Spikes of different neurons at one time may thus come in any order. None if counts differ.
+    """
+    found = np.asarray(result.spikes.index)[: int(result.count)]
+    places = np.full(len(times), -1)
+    if sorted(found) != sorted(indices):
+        return None
+    for neuron in np.unique(found):
+        mine = np.flatnonzero(indices == neuron)
+        places[mine[np.argsort(times[mine], kind="stable")]] = np.flatnonzero(found == neuron)
+    return places
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The worst entry; entries that should be zero count on the scale of the largest one."""
+    found, expected = np.asarray(found, float), np.asarray(expected, float)
+    if found.shape != expected.shape:
+        return np.inf
+    if not found.size:
+        return 0.0
+    scale = np.where(expected != 0, np.abs(expected), np.abs(expected).max() or 1.0)
+    return float(np.max(np.abs(found - expected) / scale))
+
+
+def check_case(case: dict) -> Report:
+    """Runs one case. Needs float64."""
+    report = Report(case["name"])
+    try:
+        values = arguments(case)
+        results = simulate(case, values)
+    except UnsupportedError as reason:
+        report.skipped.append(f"the case ({reason})")
+        return report
+    expected = expected_spikes(case)
+    places = [match(t, i, r) for (t, i, _), r in zip(expected, results, strict=True)]
+    if any(p is None for p in places):
+        report.time_error = np.inf
+        return report
+    report.time_error = max(
+        float(np.abs(np.asarray(r.spikes.time)[p] - t).max(initial=0)) / case["tau_mem"]
+        for (t, _, _), p, r in zip(expected, places, results, strict=True)
+    )
+    if "gradient" in case:
+        check_gradient(case, values, expected, places, report)
+    return report
+
+
+def check_gradient(case: dict, values: dict, expected, places, report: Report) -> None:
+    """Compares the gradient of the loss of a case, and the loss."""
+
+    def loss(values):
+        results = simulate(case, values)
+        total = jnp.concatenate([r.state.v for r in results]) @ jnp.asarray(case["dloss_dv_end"])
+        total += jnp.concatenate([r.state.i for r in results]) @ jnp.asarray(case["dloss_di_end"])
+        for (_, _, dloss_dtime), place, result in zip(expected, places, results, strict=True):
+            total += result.spikes.time[place] @ jnp.asarray(dloss_dtime)
+        return total
+
+    value, gradient = jax.value_and_grad(loss)(values)
+    report.gradient_errors["loss"] = relative_error(value, case["loss"])
+    for name, reference in case["gradient"].items():
+        if name not in DIFFERENTIABLE:
+            report.skipped.append(f"gradient of {name} (not differentiable yet)")
+            continue
+        found = gradient[name]
+        if name in ("weight", "delay"):
+            pairs = list(zip(found, reference, strict=True))
+        else:
+            pairs = [(found, reference)]
+        report.gradient_errors[name] = max(relative_error(f, r) for f, r in pairs)
+
+
+def check_file(path: str | Path) -> list[Report]:
+    """Runs all cases of a file."""
+    return [check_case(case) for case in json.loads(Path(path).read_text())["cases"]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("file", type=Path)
+    with jax.enable_x64(True):
+        reports = check_file(parser.parse_args(arguments).file)
+    for report in reports:
+        print(report)
+    checked = [report for report in reports if report.time_error is not None]
+    worst_time = max((report.time_error for report in checked), default=np.nan)
+    errors = [error for report in checked for error in report.gradient_errors.values()]
+    print(f"worst: spike times {worst_time:.1e} tau_mem (tolerance {TIME_TOLERANCE:.0e})", end="")
+    if errors:
+        print(f", gradients {max(errors):.1e} (tolerance {GRADIENT_TOLERANCE:.0e})", end="")
+    print(f"; {len(checked)} of {len(reports)} cases checked")
+    return 0 if checked and all(report.ok for report in reports) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
