@@ -16,6 +16,7 @@ import subprocess
 import time
 
 import jax
+
 from networks import DUPLICATION, yinyang_step
 
 ROUNDS = 3

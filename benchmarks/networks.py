@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from jaxsnn import LIFParameters, Spikes
 from jaxsnn.dataset import yinyang
 from jaxsnn.event.compose import serial

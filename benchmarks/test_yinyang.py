@@ -2,6 +2,7 @@
 
 import jax
 import pytest
+
 from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF
 from networks import pure_jax_lif, yinyang_step
 

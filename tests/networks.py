@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+
 from jaxsnn import LIFParameters, LIFState, Spikes
 from oracle.network import Network, Population, Projection
 from oracle.simulate import Trajectory, simulate

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from jaxsnn import dataset
 
 GOLDEN = Path(__file__).parent / "golden" / "yinyang"

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from jaxsnn import dataset
 from jaxsnn.event.encode import latency_encode, target_times
 

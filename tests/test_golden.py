@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from golden import check
 
 FOLDER = Path(check.__file__).parent

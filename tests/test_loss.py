@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from jaxsnn.base.types import Spikes
 from jaxsnn.event.encode import target_times
 from jaxsnn.event.loss import (

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from scipy.linalg import expm
+from scipy.optimize import brentq
+
 from jaxsnn import LIFParameters, LIFState, SpikeQueue, Spikes, initial_state
 from jaxsnn.ops import EventKind, Status, event_loop, event_step, flow, next_crossing
 from networks import inputs_of, layer_of, random_network, well_conditioned
@@ -21,8 +24,6 @@ from oracle.gradient import central_difference, loss_gradient
 from oracle.kernel import kernel
 from oracle.network import Network, Population, Projection
 from oracle.simulate import Release, simulate
-from scipy.linalg import expm
-from scipy.optimize import brentq
 
 pytestmark = pytest.mark.usefixtures("x64")
 

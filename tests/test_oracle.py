@@ -5,6 +5,8 @@ import math
 import mpmath
 import numpy as np
 import pytest
+from scipy.special import lambertw
+
 from oracle import golden
 from oracle.gradient import (
     central_difference,
@@ -28,7 +30,6 @@ from oracle.simulate import (
     first_crossing,
     simulate,
 )
-from scipy.special import lambertw
 
 NEST_CASES = golden.load_cases("nest_spikes.json")
 GRADIENT_CASES = golden.load_cases("gradients.json")

@@ -9,6 +9,7 @@ import time
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from jaxsnn.event.tasks import yinyang_analytical, yinyang_event_prop
 from jaxsnn.event.tasks._config import Config, flag
 

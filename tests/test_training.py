@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from jaxsnn.base.types import Spikes
 from jaxsnn.dataset import yinyang
 from jaxsnn.event import (

@@ -19,6 +19,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+
 from jaxsnn import LIFParameters, Spikes, initial_state
 from jaxsnn.ops import event_loop
 

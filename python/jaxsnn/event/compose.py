@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+
 from jaxsnn.base.types import Array, Spikes
 from jaxsnn.event.leaky_integrate_and_fire import Layer
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
 from jaxsnn.base.types import (
     Array,
     Float,

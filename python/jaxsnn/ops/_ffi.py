@@ -102,7 +102,7 @@ def _varying(aval: Any) -> frozenset[str]:
 
 
 def _result_aval(shape: Sequence[int], dtype: Any, avals: Sequence[Any]) -> ShapedArray:
-    """The type of a result of operands of these types: inside ``shard_map`` it varies as they do."""
+    """The type of a result of these operands: inside ``shard_map`` it varies as they do."""
     avals = [aval if isinstance(aval, ShapedArray) else jax.typeof(aval) for aval in avals]
     most = max(avals, key=lambda aval: len(_varying(aval)))
     shape = tuple(shape)

@@ -121,7 +121,8 @@ def event_loop(
     Raises:
         ValueError, TypeError: for shapes, dtypes and plain numbers that do not fit, when traced.
         jax.errors.JaxRuntimeError: for a status in ``raise_on``, when run; names sample, argument,
-            value and what it should be.
+            value and what it should be. JAX makes it a ValueError with the same text when a jitted
+            function runs again that has run well before.
     """
     operands = _checks.problem_operands(label, params, weights, state, inputs, t_max)
     capacity = _checks.check_count(label, "max_events", max_events)

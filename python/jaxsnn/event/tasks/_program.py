@@ -162,10 +162,11 @@ def _postfix(epoch: Epoch) -> dict[str, str]:
 def _explain(error: Exception, config: Config) -> str:
     """The message of an error, with the option to change where the library cannot know it."""
     message = str(error)
-    if not isinstance(error, jax.errors.JaxRuntimeError):
+    # The runtime puts a code in front of the library's own words, and advice behind them.
+    code, _, rest = message.splitlines()[0].partition(": ")
+    if not code.isupper():
         return message
-    # The first line holds the library's own words behind the runtime's prefix.
-    message = message.splitlines()[0].split(": ", 1)[-1]
+    message = rest
     for name in ("hidden_spikes", "output_spikes"):
         layer = name.replace("_spikes", " layer")
         if layer in message and "room" in message:
