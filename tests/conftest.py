@@ -7,7 +7,11 @@ import pytest
 
 # Shapes and dtypes in annotations hold wherever a test goes. jaxsnn.base stays out: the leaves of
 # LIFParameters, a pytree, may be placeholders (None, in_axes of vmap) that are no parameters.
-CHECKED = [f"jaxsnn.{part}" for part in ("dataset", "discrete", "event", "ops")]
+# So does jaxsnn.ops._ffi, whose rules are called by JAX with whatever it traces.
+CHECKED = [
+    f"jaxsnn.{part}"
+    for part in ("dataset", "discrete", "event", "ops._neuron", "ops._status", "ops._window")
+]
 if any(name.startswith("jaxsnn") for name in sys.modules):
     raise ImportError("jaxsnn was imported before its annotations could be checked")
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")

@@ -347,7 +347,7 @@ VALUES = [
         "t_max",
         0,
         -1.0,
-        "a finite time, not before state.time",
+        "a finite time > 0, not before state.time",
     ),
     (
         {"time": jnp.asarray(0.125), "t_max": jnp.asarray(0.0625)},
@@ -355,7 +355,7 @@ VALUES = [
         "t_max",
         0,
         0.0625,
-        "a finite time, not before state.time",
+        "a finite time > 0, not before state.time",
     ),
     (
         {"t_max": jnp.asarray(jnp.inf)},
@@ -363,7 +363,7 @@ VALUES = [
         "t_max",
         0,
         np.inf,
-        "a finite time, not before state.time",
+        "a finite time > 0, not before state.time",
     ),
 ]
 

@@ -125,7 +125,7 @@ JAXSNN_HD Outcome CheckProblem(const Problem<R>& p) {
   }
   if (!outcome.ok()) return outcome;
   if (!std::isfinite(p.time)) return {Status::kNonFinite, Argument::kStateTime, 0, p.time};
-  if (!(p.t_max >= p.time && p.t_max < kNever)) {
+  if (!(p.t_max > 0 && p.t_max >= p.time && p.t_max < kNever)) {
     return {Status::kInvalidValue, Argument::kTMax, 0, p.t_max};
   }
   return p.queue.Check(p.time, p.n_inputs);

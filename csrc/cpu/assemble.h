@@ -20,19 +20,25 @@ Param<R> MakeParam(const Batched<const R>& operand, std::int64_t example, std::i
   return {operand[example], operand.core_size() == n_neurons && n_neurons != 1};
 }
 
+// The part of a problem that concerns neurons on their own.
+template <class R>
+Problem<R> MakeNeurons(const BatchParams<R>& params, std::int64_t example, std::int64_t n_neurons) {
+  Problem<R> p;
+  p.tau_mem = MakeParam(params.tau_mem, example, n_neurons);
+  p.tau_syn = MakeParam(params.tau_syn, example, n_neurons);
+  p.v_th = MakeParam(params.v_th, example, n_neurons);
+  p.v_leak = MakeParam(params.v_leak, example, n_neurons);
+  p.v_reset = MakeParam(params.v_reset, example, n_neurons);
+  p.t_ref = MakeParam(params.t_ref, example, n_neurons);
+  p.n_neurons = n_neurons;
+  return p;
+}
+
 template <class R>
 Problem<R> MakeProblem(const BatchProblem<R>& batch, std::int64_t example) {
-  const std::int64_t n = batch.n_neurons;
-  Problem<R> p;
-  p.tau_mem = MakeParam(batch.params.tau_mem, example, n);
-  p.tau_syn = MakeParam(batch.params.tau_syn, example, n);
-  p.v_th = MakeParam(batch.params.v_th, example, n);
-  p.v_leak = MakeParam(batch.params.v_leak, example, n);
-  p.v_reset = MakeParam(batch.params.v_reset, example, n);
-  p.t_ref = MakeParam(batch.params.t_ref, example, n);
+  Problem<R> p = MakeNeurons(batch.params, example, batch.n_neurons);
   p.weights = batch.weights[example];
   p.n_inputs = batch.n_inputs;
-  p.n_neurons = n;
   p.v = batch.v[example];
   p.i = batch.i[example];
   p.release = batch.release[example];

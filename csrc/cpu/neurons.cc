@@ -14,20 +14,11 @@ namespace {
 using Model = CubaLif;
 using State = Model::Pair<double>;
 
-// The part of a problem that concerns neurons on their own.
 template <class R>
-Problem<R> MakeNeurons(const BatchNeurons<R>& batch, std::int64_t b) {
-  const std::int64_t n = batch.n_neurons;
-  Problem<R> p;
-  p.tau_mem = internal::MakeParam(batch.params.tau_mem, b, n);
-  p.tau_syn = internal::MakeParam(batch.params.tau_syn, b, n);
-  p.v_th = internal::MakeParam(batch.params.v_th, b, n);
-  p.v_leak = internal::MakeParam(batch.params.v_leak, b, n);
-  p.v_reset = internal::MakeParam(batch.params.v_reset, b, n);
-  p.t_ref = internal::MakeParam(batch.params.t_ref, b, n);
-  p.n_neurons = n;
-  p.v = batch.v[b];
-  p.i = batch.i[b];
+Problem<R> MakeNeurons(const BatchNeurons<R>& batch, std::int64_t example) {
+  Problem<R> p = internal::MakeNeurons(batch.params, example, batch.n_neurons);
+  p.v = batch.v[example];
+  p.i = batch.i[example];
   return p;
 }
 

@@ -46,7 +46,7 @@ inline ArgumentText TextOf(Argument argument) {
     case Argument::kInputHead:
       return {"inputs.head", "a position in the queue"};
     case Argument::kTMax:
-      return {"t_max", "a finite time, not before state.time"};
+      return {"t_max", "a finite time > 0, not before state.time"};
     case Argument::kDt:
       return {"dt", "a finite time >= 0"};
     case Argument::kNone:

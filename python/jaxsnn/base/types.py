@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int, Int32, Shaped
@@ -115,7 +116,7 @@ class LIFState(NamedTuple):
     time: Float[Array, "*batch"]
 
 
-def initial_state(params: LIFParameters, n_neurons: int, dtype: jnp.dtype) -> LIFState:
+def initial_state(params: LIFParameters, n_neurons: int, dtype: DTypeLike) -> LIFState:
     """The state of rest at time 0: V at ``v_leak``, no current, nobody refractory.
 
     Args:

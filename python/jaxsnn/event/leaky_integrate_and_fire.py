@@ -24,6 +24,7 @@ from jaxsnn.base.types import (
 )
 from jaxsnn.ops import FAILURES, EventKind, Status, event_loop, event_step
 from jaxsnn.ops._checks import check_count, check_parameters, check_t_max
+from jaxsnn.ops._ffi import vary_alike
 
 Weights = Float[Array, "*batch n_inputs n_neurons"]
 
@@ -145,15 +146,16 @@ def LIF(
         ).count
         n_steps = spikes.time.shape[-1] + n_spikes
         batch = jnp.broadcast_shapes(weights.shape[:-2], spikes.time.shape[:-1], count.shape)
-        carry = (
-            LIFState(
-                *(
-                    jnp.broadcast_to(x, batch + x.shape[x.ndim - rank :])
-                    for x, rank in zip(start, (1, 1, 1, 0), strict=True)
-                )
+        carry = [
+            *(
+                jnp.broadcast_to(x, batch + x.shape[x.ndim - rank :])
+                for x, rank in zip(start, (1, 1, 1, 0), strict=True)
             ),
             jnp.zeros(batch, jnp.int32),
-        )
+        ]
+        # A carry has one type throughout, also in what it varies over inside shard_map.
+        *state, head = vary_alike([*carry, weights, *spikes])[: len(carry)]
+        carry = LIFState(*state), head
 
         def step(carry, _):
             state, head = carry

@@ -117,7 +117,7 @@ def _result_aval(shape: Sequence[int], dtype: Any, avals: Sequence[Any]) -> Shap
     return ShapedArray(shape, dtype, sharding=sharding, **axes)
 
 
-def _vary_alike(operands: Sequence[jax.Array]) -> list[jax.Array]:
+def vary_alike(operands: Sequence[jax.Array]) -> list[jax.Array]:
     """Inside ``shard_map``: marks operands as varying wherever one of them does.
 
     The transpose of the mark is the sum over devices that the gradient of a replicated operand
@@ -176,7 +176,7 @@ class Op:
     ) -> dict[str, jax.Array]:
         """Calls the operation; ``sizes`` are core axes of results that no operand shows."""
         results = self._forward.bind(
-            *_vary_alike(operands),
+            *vary_alike(operands),
             sizes=tuple(sorted((sizes or {}).items())),
             attributes=tuple(sorted(attributes.items())),
         )
@@ -204,6 +204,12 @@ class Op:
             found.update(zip(field.axes, core, strict=True))
         return found
 
+    @staticmethod
+    def _batch(operands: Sequence[Any], fields: Sequence[Field]) -> tuple[int, ...]:
+        return np.broadcast_shapes(
+            *(_lead(o.shape, f) for o, f in zip(operands, fields, strict=True))
+        )
+
     def _aval(self, field: Field, axes: Sequence[str], lead, sizes, dtype, like) -> ShapedArray:
         shape = (*lead, *(sizes[axis] for axis in axes))
         kind = np.dtype(np.int32) if field.integer else dtype
@@ -213,9 +219,7 @@ class Op:
 
     def _forward_shapes(self, *operands, sizes, attributes):
         del attributes
-        lead = np.broadcast_shapes(
-            *(_lead(o.shape, f) for o, f in zip(operands, self.operands, strict=True))
-        )
+        lead = self._batch(operands, self.operands)
         known = self._sizes(operands, sizes)
         dtype = operands[0].dtype
         return [self._aval(f, f.axes, lead, known, dtype, operands) for f in self.results]
@@ -266,12 +270,10 @@ class Op:
         return (*self.operands, *self.residuals, *self.inputs)
 
     def _linear_shapes(self, *operands, sizes):
-        shapes = self._forward_shapes(*operands[: len(self.operands)], sizes=sizes, attributes=())
-        return [
-            _result_aval(s.shape, s.dtype, operands)
-            for f, s in zip(self.results, shapes, strict=True)
-            if f.differentiable
-        ]
+        lead = self._batch(operands, self._linear_fields)
+        known = self._sizes(operands[: len(self.operands)], sizes)
+        dtype = operands[0].dtype
+        return [self._aval(f, f.axes, lead, known, dtype, operands) for f in self.outputs]
 
     def _no_forward_mode(self, *_, **__):
         raise NotImplementedError(
@@ -284,26 +286,19 @@ class Op:
         return self._linear.bind(*aligned, sizes=sizes), [0] * len(self.outputs)
 
     def _transpose(self, cotangents, *operands, sizes):
-        n_primals = len(self.operands)
-        known = operands[: n_primals + len(self.residuals)]
-        wanted = [ad.is_undefined_primal(o) for o in operands[len(known) :]]
-        cotangents = [ad.instantiate_zeros(ct) for ct in cotangents]
-        weight_leads = tuple(
-            _lead(o.shape, f)
-            for o, f in zip(known[:n_primals], self.operands, strict=True)
-            if f.reduced
-        )
+        known = operands[: len(operands) - len(self.inputs)]
+        moving = operands[len(known) :]
+        wanted = [ad.is_undefined_primal(o) for o in moving]
+        shapes = [o.aval.shape if w else o.shape for o, w in zip(moving, wanted, strict=True)]
         gradients = self._backward.bind(
             *known,
-            *cotangents,
+            *(ad.instantiate_zeros(ct) for ct in cotangents),
             sizes=sizes,
-            leads=weight_leads,
+            leads=tuple(_lead(s, f) for f, s in zip(self.inputs, shapes, strict=True) if f.reduced),
             wanted=tuple(f.name for f, w in zip(self.inputs, wanted, strict=True) if w),
         )
-        primals = {f.name: o for f, o in zip(self.operands, known[:n_primals], strict=True)}
         moving = [
-            _sum_to(g, primals[f.name].shape) if w else None
-            for f, g, w in zip(self.inputs, gradients, wanted, strict=True)
+            _sum_to(g, s) if w else None for g, s, w in zip(gradients, shapes, wanted, strict=True)
         ]
         return [None] * len(known) + moving
 
@@ -315,9 +310,7 @@ class Op:
 
     def _backward_shapes(self, *operands, sizes, leads, wanted):
         del wanted
-        lead = np.broadcast_shapes(
-            *(_lead(o.shape, f) for o, f in zip(operands, self._backward_fields, strict=True))
-        )
+        lead = self._batch(operands, self._backward_fields)
         known = self._sizes(operands[: len(self.operands)], sizes)
         own = iter(leads)
         return [
