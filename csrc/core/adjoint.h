@@ -156,7 +156,8 @@ class ReverseSweep {
     const double end_time = static_cast<double>(*end.time);
     // What the loss owes to the time at which the window ends, over all neurons of the example.
     double end_gradient = ct.time;
-    for (std::int64_t j = 0; j < p_.n_neurons; ++j) {
+    const bool from_state = AnyNonZero(ct.v) || AnyNonZero(ct.i);
+    for (std::int64_t j = 0; from_state && j < p_.n_neurons; ++j) {
       const bool clamped = static_cast<double>(end.release[j]) > end_time;
       const double v = static_cast<double>(end.v[j]) - p_.v_leak[j];
       end_gradient += Model::TimeSensitivity(
@@ -181,6 +182,12 @@ class ReverseSweep {
       rate_syn_[b] = static_cast<R>(constants_[j].rate_syn);
       slot_[b] = kNoIndex;
     }
+  }
+
+  bool AnyNonZero(const R* data) const {
+    Mask<R> any = 0;
+    for (std::int64_t j = 0; j < p_.n_neurons; ++j) any |= static_cast<Mask<R>>(data[j] != R(0));
+    return any != 0;
   }
 
   // Stands for the spike, before the window, that left neuron j refractory.

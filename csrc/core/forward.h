@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 
 #include "core/next_crossing.h"
@@ -55,7 +54,7 @@ class ForwardSweep {
     }
     // One solution per neuron; or one per interval, and one for an interval that is cut short.
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 2 : n_);
-    may_cross_ = arena.Take<Mask>(n_);
+    may_cross_ = arena.Take<Mask<R>>(n_);
     candidates_ = arena.Take<std::int32_t>(n_);
     for (double** lane : {&rest_v_, &rest_i_, &rest_dt_}) *lane = arena.Take<double>(n_);
     pending_capacity_ = 2 * (capacity + 1);
@@ -83,9 +82,6 @@ class ForwardSweep {
   }
 
  private:
-  // As wide as R, so that comparisons of lanes stay in lanes.
-  using Mask = std::conditional_t<sizeof(R) == 4, std::int32_t, std::int64_t>;
-
   enum class SweepEnd { kDone, kOverflow };
 
   struct Pending {
@@ -124,15 +120,30 @@ class ForwardSweep {
     now_ = p_.time;
     head_ = p_.queue.head;
     count_ = 0;
-    refractory_ = false;
+    ForNeurons([this](std::int64_t j, double leak, double threshold) {
+      v_[j] = static_cast<R>(static_cast<double>(p_.v[j]) - leak);
+      threshold_[j] = static_cast<R>(threshold);
+    });
+    const R now = static_cast<R>(now_);
+    Mask<R> clamped = 0;
     for (std::int64_t j = 0; j < n_; ++j) {
-      v_[j] = static_cast<R>(static_cast<double>(p_.v[j]) - p_.v_leak[j]);
       i_[j] = p_.i[j];
-      threshold_[j] = static_cast<R>(p_.threshold(j));
       release_[j] = p_.release[j];
-      refractory_ |= static_cast<double>(release_[j]) > now_;
+      clamped |= static_cast<Mask<R>>(p_.release[j] > now);
     }
+    refractory_ = clamped != 0;
     for (std::int64_t j = 0; j < p_.t_ref.size(n_); ++j) refractory_ |= p_.t_ref[j] > 0;
+  }
+
+  // body(j, v_leak, threshold), with values that neurons share read once.
+  template <class Body>
+  void ForNeurons(const Body& body) const {
+    if (!p_.v_leak.per_neuron && !p_.v_th.per_neuron) {
+      const double leak = p_.v_leak[0], threshold = p_.threshold(0);
+      for (std::int64_t j = 0; j < n_; ++j) body(j, leak, threshold);
+    } else {
+      for (std::int64_t j = 0; j < n_; ++j) body(j, p_.v_leak[j], p_.threshold(j));
+    }
   }
 
   SweepEnd Sweep(const SpikeLog<R>& log) {
@@ -229,10 +240,10 @@ class ForwardSweep {
     const R* JAXSNN_RESTRICT reach = lanes.reach;
     R* JAXSNN_RESTRICT v_next = v_next_ + begin;
     R* JAXSNN_RESTRICT i_next = i_next_ + begin;
-    Mask* JAXSNN_RESTRICT marks = may_cross_ + begin;
+    Mask<R>* JAXSNN_RESTRICT marks = may_cross_ + begin;
     // Shared values are read once: a loop that seems to load them each time does not vectorise.
     const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
-    Mask any = 0;
+    Mask<R> any = 0;
     for (std::int64_t j = 0; j < end - begin; ++j) {
       R from_v, from_i, decay, rise;
       if constexpr (kUniform) {
@@ -244,9 +255,10 @@ class ForwardSweep {
       const R i_end = decay * i[j];
       const R higher = v[j] > v_end ? v[j] : v_end;
       const R tangent = v[j] + (i[j] - v[j]) * rise;
-      const Mask mark = static_cast<Mask>(higher >= threshold[j]) |
-                        (static_cast<Mask>(i_end < v_end) & static_cast<Mask>(i[j] > threshold[j]) &
-                         static_cast<Mask>(tangent >= threshold[j]));
+      const Mask<R> mark =
+          static_cast<Mask<R>>(higher >= threshold[j]) |
+          (static_cast<Mask<R>>(i_end < v_end) & static_cast<Mask<R>>(i[j] > threshold[j]) &
+           static_cast<Mask<R>>(tangent >= threshold[j]));
       v_next[j] = v_end;
       i_next[j] = i_end;
       marks[j] = mark;
@@ -372,8 +384,10 @@ class ForwardSweep {
       log.position[s] = static_cast<std::int32_t>(head_);
       log.current[s] = 0;
     }
+    ForNeurons([this, &end](std::int64_t j, double leak, double) {
+      end.v[j] = static_cast<R>(static_cast<double>(v_[j]) + leak);
+    });
     for (std::int64_t j = 0; j < n_; ++j) {
-      end.v[j] = static_cast<R>(static_cast<double>(v_[j]) + p_.v_leak[j]);
       end.i[j] = i_[j];
       end.release[j] = release_[j];
     }
@@ -391,7 +405,7 @@ class ForwardSweep {
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
   PropagatorLanes<R> lanes_;
-  Mask* may_cross_;
+  Mask<R>* may_cross_;
   double *rest_v_, *rest_i_, *rest_dt_;
   std::int32_t* candidates_;
   Pending* pending_;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #if defined(__CUDACC__)
 #define JAXSNN_HD __host__ __device__
@@ -22,6 +23,10 @@ namespace jaxsnn {
 // Padding is time == +inf together with index == -1, and nothing else is.
 inline constexpr std::int32_t kNoIndex = -1;
 inline constexpr double kNever = std::numeric_limits<double>::infinity();
+
+// An integer as wide as R, so that comparisons of lanes stay in lanes.
+template <class R>
+using Mask = std::conditional_t<sizeof(R) == 4, std::int32_t, std::int64_t>;
 
 // How a call ended, per example. The numbers are part of the Python interface.
 enum class Status : std::int32_t {
