@@ -102,7 +102,7 @@ class Config:
     epochs: int = _option(30, _count, "how often to go through the training samples")
     batch_size: int = _option(32, _count, "samples per update")
     learning_rate: float = _option(5e-3, _positive, "step size of Adam in the first epoch")
-    lr_decay: float = _option(0.85, _fraction, "factor on the learning rate after every epoch")
+    lr_decay: float = _option(0.9, _fraction, "factor on the learning rate after every epoch")
     seed: int = _option(0, _seed, "seed of the initial weights and of the order of samples")
     train_size: int = _option(5000, _count, "training samples")
     train_seed: int = _option(42, _seed, "seed of the training samples")
