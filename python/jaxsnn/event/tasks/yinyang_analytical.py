@@ -1,7 +1,7 @@
 """Trains a two-layer network on Yin-Yang with gradients taken event by event.
 
 The same function and gradients as in yinyang_event_prop, by a scan over single events: slower, so
-the defaults are a smaller network and fewer epochs, which reach about 91 % on the test set. The
+the defaults are a smaller network and fewer epochs, which reach about 92 % on the test set. The
 room for spikes is the length of the scan; more of it takes more time.
 
 Times are in seconds.
