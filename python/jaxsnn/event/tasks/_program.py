@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -99,15 +100,19 @@ def _run(program: str, config: Config, factory: Callable[..., Layer], out: Path 
     seconds = compile_seconds = 0.0
     epoch = None
     try:
-        with redirect_log(), tqdm(total=config.epochs, unit="epoch", file=sys.stderr) as bar:
+        with (
+            _ctrl_c_between_epochs() as check,
+            redirect_log(),
+            tqdm(total=config.epochs, unit="epoch", file=sys.stderr) as bar,
+        ):
             for epoch in train(config, network, weights, key):
-                with _ctrl_c_waits():
-                    results.add(epoch)
+                results.add(epoch)
                 seconds += epoch.seconds
                 compile_seconds += epoch.compile_seconds
                 bar.set_postfix(_postfix(epoch), refresh=False)
                 bar.update()
                 _log.info("epoch %d: %s", epoch.number, _postfix(epoch))
+                check()
     except KeyboardInterrupt:
         where = f"; results so far are in {out}" if out is not None else ""
         print(
@@ -124,19 +129,32 @@ def _run(program: str, config: Config, factory: Callable[..., Layer], out: Path 
 
 
 @contextlib.contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Delays Ctrl-C to the end of the block, so that all files are of the same epoch."""
+def _ctrl_c_between_epochs() -> Iterator[Callable[[], None]]:
+    """Lets Ctrl-C take effect where the given function is called; a second one does so at once.
+
+    Elsewhere it could split the files of an epoch, get lost in a callback, or end the process while
+    JAX compiles on a thread of its own, which crashes it.
+    """
     if threading.current_thread() is not threading.main_thread():  # which alone gets signals
-        yield
+        yield lambda: None
         return
     received = []
-    previous = signal.signal(signal.SIGINT, lambda *event: received.append(event))
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(signal.SIGINT, previous)
+        del frame
+
+    def check() -> None:
+        if received:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
     try:
-        yield
+        yield check
     finally:
         signal.signal(signal.SIGINT, previous)
-        if received and callable(previous):
-            previous(*received[0])
 
 
 def _require_tqdm():
