@@ -57,6 +57,11 @@ enum class Argument : std::int32_t {
   kInputHead,
   kTMax,
   kDt,
+  kRecurrent,
+  kDelays,
+  kRecurrentDelays,
+  kPastTime,
+  kPastIndex,
 };
 
 // A status with the facts that its message needs.

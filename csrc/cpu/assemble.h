@@ -8,8 +8,10 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <vector>
 
 #include "core/adjoint.h"
+#include "core/forward.h"
 #include "core/problem.h"
 #include "cpu/kernels.h"
 
@@ -104,6 +106,55 @@ void Poison(const Gradients<R>& gradients, const BatchGradients<R>& batch, std::
   }
   if (gradients.input_time != nullptr) FillNaN(gradients.input_time, batch.input_time.core_size());
 }
+
+template <class R>
+SpikeLog<R> MakeLog(const LoopResults<R>& results, std::int64_t example) {
+  return {results.max_events, results.spike_time[example], results.spike_index[example],
+          results.spike_position[example], results.spike_current[example]};
+}
+
+template <class R>
+EndState<R> MakeEnd(const LoopResults<R>& results, std::int64_t example) {
+  const BatchState<R>& state = results.state;
+  return {state.v[example],    state.i[example],    state.release[example],
+          state.time[example], state.head[example], results.count[example]};
+}
+
+template <class R>
+void PoisonLoop(const LoopResults<R>& results, std::int64_t example, std::int64_t head) {
+  Poison(results.state, example, head);
+  const SpikeLog<R> log = MakeLog(results, example);
+  FillNaN(log.time, log.capacity);
+  FillNaN(log.current, log.capacity);
+  std::fill(log.index, log.index + log.capacity, kNoIndex);
+  if (log.position != nullptr) {
+    std::fill(log.position, log.position + log.capacity, static_cast<std::int32_t>(head));
+  }
+  *results.count[example] = 0;
+}
+
+// The results of one example that nobody else looks at.
+template <class R>
+struct OwnResults {
+  OwnResults(std::int64_t capacity, std::int64_t n_neurons)
+      : time(static_cast<std::size_t>(capacity)),
+        current(time.size()),
+        v(static_cast<std::size_t>(n_neurons)),
+        i(v.size()),
+        release(v.size()),
+        index(time.size()),
+        position(time.size()) {}
+  SpikeLog<R> log() {
+    return {static_cast<std::int64_t>(time.size()), time.data(), index.data(), position.data(),
+            current.data()};
+  }
+  EndState<R> end() { return {v.data(), i.data(), release.data(), &end_time, &head, &count}; }
+
+  std::vector<R> time, current, v, i, release;
+  std::vector<std::int32_t> index, position;
+  R end_time = 0;
+  std::int32_t head = 0, count = 0;
+};
 
 template <class R>
 Gradients<R> MakeGradients(const BatchGradients<R>& batch, std::int64_t example, R* weights,

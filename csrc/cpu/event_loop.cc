@@ -12,19 +12,6 @@
 namespace jaxsnn {
 namespace {
 
-template <class R>
-SpikeLog<R> MakeLog(const LoopResults<R>& results, std::int64_t example) {
-  return {results.max_events, results.spike_time[example], results.spike_index[example],
-          results.spike_position[example], results.spike_current[example]};
-}
-
-template <class R>
-EndState<R> MakeEnd(const LoopResults<R>& results, std::int64_t example) {
-  const BatchState<R>& state = results.state;
-  return {state.v[example],    state.i[example],    state.release[example],
-          state.time[example], state.head[example], results.count[example]};
-}
-
 // A rough price of one sweep over some neurons, in nanoseconds: it only has to tell a window that
 // is worth sharing between threads from one that is not.
 template <class R>
@@ -33,17 +20,6 @@ double SweepCost(const BatchProblem<R>& batch, std::int64_t capacity, std::int64
   const auto neurons = static_cast<double>(n_neurons);
   return arrivals * (40 + 0.3 * neurons) +
          100 * std::min(static_cast<double>(capacity), 4 * neurons);
-}
-
-template <class R>
-void PoisonLoop(const LoopResults<R>& results, std::int64_t example, std::int64_t head) {
-  internal::Poison(results.state, example, head);
-  const SpikeLog<R> log = MakeLog(results, example);
-  internal::FillNaN(log.time, log.capacity);
-  internal::FillNaN(log.current, log.capacity);
-  std::fill(log.index, log.index + log.capacity, kNoIndex);
-  std::fill(log.position, log.position + log.capacity, static_cast<std::int32_t>(head));
-  *results.count[example] = 0;
 }
 
 // How the reverse sweep of a batch is cut into tasks. The cut follows from the shapes alone, so
@@ -100,31 +76,26 @@ void EventLoopForward(const BatchProblem<R>& batch, const LoopResults<R>& result
       if (outcome.ok()) {
         Arena arena(scratch.of(worker));
         Sweep sweep(arena, problem, results.max_events);
-        outcome = sweep.Run(MakeLog(results, b), MakeEnd(results, b));
+        outcome = sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b));
       }
-      if (outcome.failed()) PoisonLoop(results, b, problem.queue.head);
+      if (outcome.failed()) internal::PoisonLoop(results, b, problem.queue.head);
       results.outcome.Set(b, outcome);
     }
   });
 }
 
 template <class R>
-std::int64_t CountSpikes(const BatchProblem<R>& batch, std::int64_t example, std::int64_t limit) {
+SpikeCount CountSpikes(const BatchProblem<R>& batch, std::int64_t example, std::int64_t limit) {
   using Sweep = ForwardSweep<CubaLif, R>;
-  const auto room = static_cast<std::size_t>(limit), n = static_cast<std::size_t>(batch.n_neurons);
-  std::vector<R> time(room), current(room), v(n), i(n), release(n);
-  std::vector<std::int32_t> index(room), position(room);
-  R end_time = 0;
-  std::int32_t head = 0, count = 0;
+  internal::OwnResults<R> results(limit, batch.n_neurons);
   const Problem<R> problem = internal::MakeProblem(batch, example);
   Arena measure(nullptr);
   Sweep(measure, problem, limit);
   const internal::Scratch scratch(1, measure.used());
   Arena arena(scratch.of(0));
   Sweep sweep(arena, problem, limit);
-  sweep.Run({limit, time.data(), index.data(), position.data(), current.data()},
-            {v.data(), i.data(), release.data(), &end_time, &head, &count});
-  return count;
+  const Outcome outcome = sweep.Run(results.log(), results.end());
+  return {results.count, outcome.ok()};
 }
 
 template <class R>
@@ -173,7 +144,7 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
       } else {
         Arena arena(scratch.of(worker));
         Sweep sweep(arena, problem, results.max_events, j0, j1);
-        sweep.Run(MakeLog(results, b), MakeEnd(results, b), outcome.status,
+        sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b), outcome.status,
                   internal::MakeCotangents(cotangents, b), g);
       }
       partial_ends[static_cast<std::size_t>(block * batch.n_batch + b)] = g.time;
@@ -202,7 +173,7 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
 
 #define JAXSNN_INSTANTIATE(R)                                                                    \
   template void EventLoopForward<R>(const BatchProblem<R>&, const LoopResults<R>&, ThreadPool&); \
-  template std::int64_t CountSpikes<R>(const BatchProblem<R>&, std::int64_t, std::int64_t);      \
+  template SpikeCount CountSpikes<R>(const BatchProblem<R>&, std::int64_t, std::int64_t);        \
   template void EventLoopBackward<R>(const BatchProblem<R>&, const LoopResults<R>&,              \
                                      const BatchCotangents<R>&, const BatchGradients<R>&,        \
                                      ThreadPool&)

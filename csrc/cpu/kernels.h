@@ -4,6 +4,7 @@
 #define JAXSNN_CPU_KERNELS_H_
 
 #include <cstdint>
+#include <vector>
 
 #include "core/types.h"
 #include "cpu/batch.h"
@@ -27,6 +28,20 @@ struct BatchProblem {
   Batched<const R> input_time;
   Batched<const std::int32_t> input_index, input_head;
   Batched<const R> t_max;
+};
+
+// The operands of a network with delays and recurrent connections.
+template <class R>
+struct BatchNetwork : BatchProblem<R> {
+  Batched<const R> recurrent;
+  std::int64_t n_sources = 0;  // rows of `recurrent`: n_neurons, or none
+  Batched<const R> delays, recurrent_delays;
+  std::int64_t delay_rows = 1, delay_cols = 1;
+  std::int64_t recurrent_delay_rows = 1, recurrent_delay_cols = 1;
+  Batched<const R> past_time;
+  Batched<const std::int32_t> past_index;
+  // Populations in order: how many neurons, and for how many spikes there is room.
+  std::vector<std::int64_t> population_sizes, population_capacities;
 };
 
 template <class R>
@@ -82,6 +97,13 @@ struct BatchGradients {
 };
 
 template <class R>
+struct BatchNetworkGradients {
+  // Each summed over the examples that share a slot.
+  Batched<R> weights, recurrent, delays, recurrent_delays;
+  Batched<R> v, i, release, time, input_time, past_time, t_max;
+};
+
+template <class R>
 void EventLoopForward(const BatchProblem<R>& problem, const LoopResults<R>& results,
                       ThreadPool& pool);
 template <class R>
@@ -91,8 +113,25 @@ void EventLoopBackward(const BatchProblem<R>& problem, const LoopResults<R>& res
 
 // How many spikes an example fires up to t_max, counted up to a limit: what an error has to say
 // after a record was too small.
+struct SpikeCount {
+  std::int64_t count;
+  bool complete;  // false: there are more
+};
 template <class R>
-std::int64_t CountSpikes(const BatchProblem<R>& problem, std::int64_t example, std::int64_t limit);
+SpikeCount CountSpikes(const BatchProblem<R>& problem, std::int64_t example, std::int64_t limit);
+
+template <class R>
+void NetworkLoopForward(const BatchNetwork<R>& network, const LoopResults<R>& results,
+                        ThreadPool& pool);
+template <class R>
+void NetworkLoopBackward(const BatchNetwork<R>& network, const LoopResults<R>& results,
+                         const BatchCotangents<R>& cotangents,
+                         const BatchNetworkGradients<R>& gradients, ThreadPool& pool);
+
+// The same for one population of a network, with the limit for each.
+template <class R>
+SpikeCount CountSpikes(const BatchNetwork<R>& network, std::int64_t example,
+                       std::int64_t population, std::int64_t limit, ThreadPool& pool);
 
 template <class R>
 void EventStepForward(const BatchProblem<R>& problem, const StepResults<R>& results,

@@ -21,6 +21,12 @@ namespace ffi = xla::ffi;
 // The sizes that the operands of one call share.
 struct Dims {
   Dim inputs, neurons, queue, events, detail{3};
+  Dim sources, past;  // of networks
+};
+
+// Delays: along each axis one for all, or one each.
+struct DelayDims {
+  Dim rows, cols;
 };
 
 template <class R>
@@ -56,11 +62,54 @@ BatchProblem<R> DecodeProblem(Decoder& d, Dims& dims) {
 }
 
 template <class R>
-LoopResults<R> DecodeLoop(Decoder& d, Dims& dims) {
+Batched<const R> DecodeDelays(Decoder& d, const char* name, const Dim& sources, const Dim& neurons,
+                              DelayDims& delays) {
+  const auto operand = d.Arg<R>(name, {&delays.rows, &delays.cols});
+  if (d.ok() && ((delays.rows.size != 1 && delays.rows.size != sources.size) ||
+                 (delays.cols.size != 1 && delays.cols.size != neurons.size))) {
+    d.Fail(name, "does not fit the shape of the weights");
+  }
+  return operand;
+}
+
+// Operands of network_loop: those of event_loop, and these.
+template <class R>
+BatchNetwork<R> DecodeNetwork(Decoder& d, Dims& dims, DelayDims& delays, DelayDims& recurrent,
+                              ffi::Span<const std::int64_t> sizes,
+                              ffi::Span<const std::int64_t> capacities) {
+  BatchNetwork<R> p;
+  static_cast<BatchProblem<R>&>(p) = DecodeProblem<R>(d, dims);
+  p.recurrent = d.Arg<R>("recurrent", {&dims.sources, &dims.neurons});
+  p.delays = DecodeDelays<R>(d, "delays", dims.inputs, dims.neurons, delays);
+  p.recurrent_delays =
+      DecodeDelays<R>(d, "recurrent_delays", dims.sources, dims.neurons, recurrent);
+  p.past_time = d.Arg<R>("past.time", {&dims.past});
+  p.past_index = d.Arg<std::int32_t>("past.index", {&dims.past});
+  p.n_sources = dims.sources.size;
+  p.delay_rows = delays.rows.size;
+  p.delay_cols = delays.cols.size;
+  p.recurrent_delay_rows = recurrent.rows.size;
+  p.recurrent_delay_cols = recurrent.cols.size;
+  p.population_sizes.assign(sizes.begin(), sizes.end());
+  p.population_capacities.assign(capacities.begin(), capacities.end());
+  std::int64_t neurons = 0;
+  for (const std::int64_t size : p.population_sizes) neurons += size;
+  if (neurons != p.n_neurons || sizes.size() != capacities.size()) {
+    d.Fail("populations", "do not add up to the neurons");
+  }
+  if (p.n_sources != 0 && p.n_sources != p.n_neurons) {
+    d.Fail("recurrent", "has neither no rows nor one for each neuron");
+  }
+  return p;
+}
+
+// `positions`: with the position of each spike in the queue.
+template <class R>
+LoopResults<R> DecodeLoop(Decoder& d, Dims& dims, bool positions = true) {
   LoopResults<R> r;
   r.spike_time = d.Result<R>("spikes.time", {&dims.events});
   r.spike_index = d.Result<std::int32_t>("spikes.index", {&dims.events});
-  r.spike_position = d.Result<std::int32_t>("spikes.position", {&dims.events});
+  if (positions) r.spike_position = d.Result<std::int32_t>("spikes.position", {&dims.events});
   r.spike_current = d.Result<R>("spikes.current", {&dims.events});
   r.state.v = d.Result<R>("v", {&dims.neurons});
   r.state.i = d.Result<R>("i", {&dims.neurons});
@@ -115,8 +164,38 @@ BatchGradients<R> DecodeGradients(Decoder& d, Dims& dims, bool want_input_time) 
   return g;
 }
 
-// Raises for the first example whose status is among those of the mask. `remark(example)` may add
-// to the message of a record that is full.
+template <class R>
+BatchNetworkGradients<R> DecodeNetworkGradients(Decoder& d, Dims& dims, DelayDims& delays,
+                                                DelayDims& recurrent) {
+  const auto own = DecodeGradients<R>(d, dims, true);
+  BatchNetworkGradients<R> g;
+  g.weights = own.weights;
+  g.v = own.v;
+  g.i = own.i;
+  g.release = own.release;
+  g.time = own.time;
+  g.input_time = own.input_time;
+  g.t_max = own.t_max;
+  g.recurrent = d.Ret<R>("gradient of recurrent", {&dims.sources, &dims.neurons});
+  g.delays = d.Ret<R>("gradient of delays", {&delays.rows, &delays.cols});
+  g.recurrent_delays = d.Ret<R>("gradient of recurrent_delays", {&recurrent.rows, &recurrent.cols});
+  g.past_time = d.Ret<R>("gradient of past.time", {&dims.past});
+  return g;
+}
+
+// The name of one population out of a label with a line for each; all of them for kNoIndex.
+std::string NameIn(std::string_view label, std::int64_t population) {
+  std::string name(label);
+  if (population == kNoIndex) {
+    for (std::size_t at; (at = name.find('\n')) != std::string::npos;) name.replace(at, 1, ", ");
+    return name;
+  }
+  while (population-- > 0) name.erase(0, name.find('\n') + 1);
+  return name.substr(0, name.find('\n'));
+}
+
+// Raises for the first example whose status is among those of the mask. The label has a line for
+// each population. `remark(example, population)` may add to the message of a record that is full.
 template <class R, class Remark>
 ffi::Error Report(const BatchStatus<R>& outcome, std::int64_t n_batch, std::int64_t raise_on,
                   std::string_view label, Remark remark) {
@@ -125,17 +204,26 @@ ffi::Error Report(const BatchStatus<R>& outcome, std::int64_t n_batch, std::int6
     if (((raise_on >> status) & 1) == 0 || status == 0) continue;
     const R* detail = outcome.detail[b];
     std::ostringstream text;
-    text << "jaxsnn: " << label << ", sample " << b << ": "
+    const auto element = static_cast<std::int64_t>(detail[1]);
+    const bool full = static_cast<Status>(status) == Status::kEventCapacity;
+    text << "jaxsnn: " << NameIn(label, full ? element : kNoIndex) << ", sample " << b << ": "
          << Message(static_cast<Status>(status),
-                    static_cast<Argument>(static_cast<std::int32_t>(detail[0])),
-                    static_cast<std::int64_t>(detail[1]), static_cast<double>(detail[2]));
-    if (static_cast<Status>(status) == Status::kEventCapacity) text << remark(b);
+                    static_cast<Argument>(static_cast<std::int32_t>(detail[0])), element,
+                    static_cast<double>(detail[2]));
+    if (full) text << remark(b, element);
     return ffi::Error::InvalidArgument(text.str());
   }
   return ffi::Error::Success();
 }
 
-std::string NoRemark(std::int64_t) { return {}; }
+std::string NoRemark(std::int64_t, std::int64_t) { return {}; }
+
+// A runaway network would fire without end; a hundredfold is enough to see that.
+std::int64_t CountingLimit(std::int64_t capacity) { return 100 * capacity + 1000; }
+
+std::string Remark(const SpikeCount& spikes) {
+  return (spikes.complete ? ": it fired " : ": it fired at least ") + std::to_string(spikes.count);
+}
 
 // Nothing may throw through XLA. Running out of memory is the one way in which a kernel can.
 template <class Body>
@@ -159,13 +247,10 @@ ffi::Error EventLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     EventLoopForward<R>(problem, results, pool);
-    return Report(results.outcome, problem.n_batch, raise_on, label, [&](std::int64_t b) {
-      // A runaway network would fire without end; a hundredfold is enough to see that.
-      const std::int64_t limit = 100 * results.max_events + 1000;
-      const std::int64_t count = CountSpikes<R>(problem, b, limit);
-      return std::string(count < limit ? ": it fired " : ": it fired at least ") +
-             std::to_string(count);
-    });
+    const auto remark = [&](std::int64_t b, std::int64_t) {
+      return Remark(CountSpikes<R>(problem, b, CountingLimit(results.max_events)));
+    };
+    return Report(results.outcome, problem.n_batch, raise_on, label, remark);
   });
 }
 
@@ -182,6 +267,48 @@ ffi::Error EventLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     EventLoopBackward<R>(problem, results, cotangents, gradients, pool);
+    return ffi::Error::Success();
+  });
+}
+
+ffi::Error NetworkLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                          std::int64_t raise_on, std::string_view label,
+                          ffi::Span<const std::int64_t> sizes,
+                          ffi::Span<const std::int64_t> capacities) {
+  return Guard("network_loop", args, [&]<class R>() {
+    Decoder d("network_loop", args, rets, ResultsAre::kReturned);
+    d.SetBatch(0, 1);
+    Dims dims;
+    DelayDims delays, recurrent;
+    const auto network = DecodeNetwork<R>(d, dims, delays, recurrent, sizes, capacities);
+    const auto results = DecodeLoop<R>(d, dims, false);
+    if (!d.ok()) return d.error();
+    XlaThreadPool pool(threads);
+    NetworkLoopForward<R>(network, results, pool);
+    const auto remark = [&](std::int64_t b, std::int64_t population) {
+      const std::int64_t capacity =
+          network.population_capacities[static_cast<std::size_t>(population)];
+      return Remark(CountSpikes<R>(network, b, population, CountingLimit(capacity), pool));
+    };
+    return Report(results.outcome, network.n_batch, raise_on, label, remark);
+  });
+}
+
+ffi::Error NetworkLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                          ffi::Span<const std::int64_t> sizes,
+                          ffi::Span<const std::int64_t> capacities) {
+  return Guard("network_loop gradient", args, [&]<class R>() {
+    Decoder d("network_loop gradient", args, rets, ResultsAre::kOperands);
+    d.SetBatch(1, 1);
+    Dims dims;
+    DelayDims delays, recurrent;
+    const auto network = DecodeNetwork<R>(d, dims, delays, recurrent, sizes, capacities);
+    const auto results = DecodeLoop<R>(d, dims, false);
+    const auto cotangents = DecodeCotangents<R>(d, dims, {&dims.events});
+    const auto gradients = DecodeNetworkGradients<R>(d, dims, delays, recurrent);
+    if (!d.ok()) return d.error();
+    XlaThreadPool pool(threads);
+    NetworkLoopBackward<R>(network, results, cotangents, gradients, pool);
     return ffi::Error::Success();
   });
 }
@@ -314,6 +441,19 @@ auto BindWindowGradient() {
   return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attr<bool>(
       "want_input_time");
 }
+auto BindNetwork() {
+  return BindWindow()
+      .Attr<ffi::Span<const std::int64_t>>("population_sizes")
+      .Attr<ffi::Span<const std::int64_t>>("population_capacities");
+}
+auto BindNetworkGradient() {
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .RemainingArgs()
+      .RemainingRets()
+      .Attr<ffi::Span<const std::int64_t>>("population_sizes")
+      .Attr<ffi::Span<const std::int64_t>>("population_capacities");
+}
 auto BindNeurons() {
   return ffi::Ffi::Bind()
       .RemainingArgs()
@@ -325,6 +465,8 @@ auto BindNeuronsGradient() { return ffi::Ffi::Bind().RemainingArgs().RemainingRe
 
 XLA_FFI_DEFINE_HANDLER(kEventLoopFwd, EventLoopFwd, BindWindow());
 XLA_FFI_DEFINE_HANDLER(kEventLoopBwd, EventLoopBwd, BindWindowGradient());
+XLA_FFI_DEFINE_HANDLER(kNetworkLoopFwd, NetworkLoopFwd, BindNetwork());
+XLA_FFI_DEFINE_HANDLER(kNetworkLoopBwd, NetworkLoopBwd, BindNetworkGradient());
 XLA_FFI_DEFINE_HANDLER(kEventStepFwd, EventStepFwd, BindWindow());
 XLA_FFI_DEFINE_HANDLER(kEventStepBwd, EventStepBwd, BindWindowGradient());
 XLA_FFI_DEFINE_HANDLER(kFlowFwd, FlowFwd, BindNeurons());
@@ -337,6 +479,8 @@ XLA_FFI_DEFINE_HANDLER(kCrossingBwd, CrossingBwd, BindNeuronsGradient());
 const Target kTargets[kNumTargets] = {
     {"jaxsnn_event_loop_fwd", kEventLoopFwd},
     {"jaxsnn_event_loop_bwd", kEventLoopBwd},
+    {"jaxsnn_network_loop_fwd", kNetworkLoopFwd},
+    {"jaxsnn_network_loop_bwd", kNetworkLoopBwd},
     {"jaxsnn_event_step_fwd", kEventStepFwd},
     {"jaxsnn_event_step_bwd", kEventStepBwd},
     {"jaxsnn_flow_fwd", kFlowFwd},

@@ -11,7 +11,7 @@ struct Target {
   XLA_FFI_Handler* handler;
 };
 
-inline constexpr int kNumTargets = 8;
+inline constexpr int kNumTargets = 10;
 extern const Target kTargets[kNumTargets];
 
 }  // namespace jaxsnn

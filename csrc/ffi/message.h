@@ -49,6 +49,16 @@ inline ArgumentText TextOf(Argument argument) {
       return {"t_max", "a finite time > 0, not before state.time"};
     case Argument::kDt:
       return {"dt", "a finite time >= 0"};
+    case Argument::kRecurrent:
+      return {"recurrent", "finite values"};
+    case Argument::kDelays:
+      return {"delays", "a time >= 0, inf where there is no synapse"};
+    case Argument::kRecurrentDelays:
+      return {"recurrent_delays", "a time >= 0, inf where there is no synapse"};
+    case Argument::kPastTime:
+      return {"past.time", "times that ascend up to state.time, inf for padding at the end"};
+    case Argument::kPastIndex:
+      return {"past.index", "a neuron in [0, n_neurons), -1 only with time inf"};
     case Argument::kNone:
       break;
   }

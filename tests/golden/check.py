@@ -1,7 +1,8 @@
 """Runs jaxsnn on a file of reference cases and reports the worst errors.
 
 ``check.py FILE`` takes files in the form of ``nest_spikes.json`` and of ``gradients.json`` in this
-folder. Spike times are compared in units of tau_mem, gradients entry by entry, relative to the
+folder. Every case runs as one network on the event queue; one without cycles and delays per synapse
+runs layer by layer as well. Spike times are compared in units of tau_mem, gradients entry by entry, relative to the
 reference. What the package cannot run or differentiate yet is listed as skipped. The exit code is 1
 where an error is larger than the tolerance, or where nothing could be checked at all.
 """
@@ -11,10 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,35 +67,29 @@ class Report:
         return f"{'ok  ' if self.ok else 'FAIL'}  {self.name}: {'; '.join(parts)}"
 
 
-class UnsupportedError(Exception):
-    """The package cannot run this case."""
-
-
-def population_order(case: dict) -> list[int]:
-    """The populations, every one behind those that it hears."""
+def population_order(case: dict) -> list[int] | None:
+    """The populations, every one behind those that it hears; None where the graph has a cycle."""
     graph: dict[int, set[int]] = {population: set() for population in range(len(case["n_pop"]))}
     for projection in case["projections"]:
         if projection["src"] != "input":
             graph[projection["dst"]].add(projection["src"])
     try:
         return list(TopologicalSorter(graph).static_order())
-    except CycleError as error:
-        raise UnsupportedError(f"cyclic graph of populations {error.args[1]}") from None
+    except CycleError:
+        return None
 
 
-def delays_of(case: dict) -> list[np.ndarray]:
-    """The delay of every projection: a scalar, or one per source."""
-    delays = [np.asarray(projection["delay"], np.float64) for projection in case["projections"]]
-    if any(delay.ndim > 1 for delay in delays):
-        raise UnsupportedError("a delay per synapse")
-    return delays
+def has_layers(case: dict) -> bool:
+    """Whether a case can run layer by layer, on a merged list of delayed spikes."""
+    delays = [np.ndim(projection["delay"]) for projection in case["projections"]]
+    return population_order(case) is not None and max(delays, default=0) < 2
 
 
 def arguments(case: dict) -> dict:
     """What is differentiated, with the names of ``gradients.json``."""
     return {
         "weight": [jnp.asarray(projection["weight"]) for projection in case["projections"]],
-        "delay": [jnp.asarray(delay) for delay in delays_of(case)],
+        "delay": [jnp.asarray(p["delay"], jnp.float64) for p in case["projections"]],
         "input_time": jnp.asarray(case["input"]["time"], jnp.float64),
         "v0": jnp.asarray(case.get("v0", case["v_leak"]), jnp.float64),
     }
@@ -119,12 +115,68 @@ def expected_spikes(case: dict) -> list[tuple[np.ndarray, np.ndarray, np.ndarray
     ]
 
 
-def simulate(case: dict, values: dict) -> list:
-    """The :class:`jaxsnn.ops.LoopResult` of each population, layer by layer."""
+class Run(NamedTuple):
+    """Spikes of each population, and voltages and currents of all neurons at the end."""
+
+    spikes: list[Spikes]
+    v: jax.Array
+    i: jax.Array
+
+
+def simulate_network(case: dict, values: dict) -> Run:
+    """All populations at once, with a delay for every synapse."""
+    sizes = case["n_pop"]
+    offsets = np.concatenate(([0], np.cumsum(sizes)))
+    n_neurons = int(offsets[-1])
+    params = LIFParameters(**{name: case[name] for name in NEURON_PARAMETERS})
+    weights = {"input": jnp.zeros((case["n_in"], n_neurons)), "own": jnp.zeros((n_neurons,) * 2)}
+    delays = {name: jnp.full(w.shape, jnp.inf) for name, w in weights.items()}
+    for number, projection in enumerate(case["projections"]):
+        matrix, row = "input", 0
+        if projection["src"] != "input":
+            matrix, row = "own", int(offsets[projection["src"]])
+        weight, delay = values["weight"][number], values["delay"][number]
+        block = (
+            slice(row, row + weight.shape[0]),
+            slice(int(offsets[projection["dst"]]), int(offsets[projection["dst"] + 1])),
+        )
+        delay = delay[:, None] if delay.ndim == 1 else delay
+        weights[matrix] = weights[matrix].at[block].set(weight)
+        delays[matrix] = delays[matrix].at[block].set(jnp.broadcast_to(delay, weight.shape))
+    state = initial_state(params, n_neurons, jnp.float64)
+    result = event_loop(
+        params,
+        weights["input"],
+        state._replace(v=jnp.broadcast_to(values["v0"], (n_neurons,))),
+        Spikes(values["input_time"], jnp.asarray(case["input"]["idx"], jnp.int32)),
+        t_max=case["t_max"],
+        max_events=[len(t) + SPARE_SPIKES for t, _, _ in expected_spikes(case)],
+        delays=delays["input"],
+        recurrent=weights["own"],
+        recurrent_delays=delays["own"],
+        populations=sizes,
+        label=[f"population {population}" for population in range(len(sizes))],
+    )
+    time, index = result.spikes
+    return Run(
+        [
+            Spikes(time[places], index[places] - int(offset))
+            for offset, size in zip(offsets, sizes, strict=False)
+            for places in [np.flatnonzero((index >= offset) & (index < offset + size))]
+        ],
+        result.state.v,
+        result.state.i,
+    )
+
+
+def simulate_layers(case: dict, values: dict) -> Run:
+    """One population after the other."""
     params = LIFParameters(**{name: case[name] for name in NEURON_PARAMETERS})
     sources = {"input": Spikes(values["input_time"], jnp.asarray(case["input"]["idx"], jnp.int32))}
     results: list = [None] * len(case["n_pop"])
-    for population in population_order(case):
+    order = population_order(case)
+    assert order is not None
+    for population in order:
         size = case["n_pop"][population]
         weights, spikes = incoming(case, values, population, sources)
         state = initial_state(params, size, jnp.float64)
@@ -139,7 +191,11 @@ def simulate(case: dict, values: dict) -> list:
             label=f"population {population}",
         )
         sources[population] = results[population].spikes
-    return results
+    return Run(
+        [result.spikes for result in results],
+        jnp.concatenate([result.state.v for result in results]),
+        jnp.concatenate([result.state.i for result in results]),
+    )
 
 
 def incoming(case: dict, values: dict, population: int, sources: dict):
@@ -161,12 +217,12 @@ def incoming(case: dict, values: dict, population: int, sources: dict):
     return jnp.concatenate(weights), Spikes(time[order], index[order])
 
 
-def match(times: np.ndarray, indices: np.ndarray, result) -> np.ndarray | None:
+def match(times: np.ndarray, indices: np.ndarray, spikes: Spikes) -> np.ndarray | None:
     """Where the result has each expected spike: the k-th of a neuron is the k-th of that neuron.
 
     Spikes of different neurons at one time may thus come in any order. None if counts differ.
     """
-    found = np.asarray(result.spikes.index)[: int(result.count)]
+    found = np.asarray(spikes.index)[np.isfinite(spikes.time)]
     places = np.full(len(times), -1)
     if sorted(found) != sorted(indices):
         return None
@@ -187,38 +243,44 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.max(np.abs(found - expected) / scale))
 
 
-def check_case(case: dict) -> Report:
-    """Runs one case. Needs float64."""
-    report = Report(case["name"])
-    try:
-        values = arguments(case)
-        results = simulate(case, values)
-    except UnsupportedError as reason:
-        report.skipped.append(f"the case ({reason})")
-        return report
+def check_case(case: dict) -> list[Report]:
+    """Runs one case in every way that it can run in. Needs float64."""
+    reports = [check_run(case, simulate_network, "network")]
+    if has_layers(case):
+        reports.append(check_run(case, simulate_layers, "layers"))
+    return reports
+
+
+def check_run(case: dict, simulate: Callable[[dict, dict], Run], way: str) -> Report:
+    """Runs one case in one way."""
+    report = Report(f"{case['name']} ({way})")
+    values = arguments(case)
+    run = simulate(case, values)
     expected = expected_spikes(case)
-    places = [match(t, i, r) for (t, i, _), r in zip(expected, results, strict=True)]
+    places = [match(t, i, spikes) for (t, i, _), spikes in zip(expected, run.spikes, strict=True)]
     if any(p is None for p in places):
         report.time_error = np.inf
         return report
     report.time_error = max(
-        float(np.abs(np.asarray(r.spikes.time)[p] - t).max(initial=0)) / case["tau_mem"]
-        for (t, _, _), p, r in zip(expected, places, results, strict=True)
+        float(np.abs(np.asarray(spikes.time)[p] - t).max(initial=0)) / case["tau_mem"]
+        for (t, _, _), p, spikes in zip(expected, places, run.spikes, strict=True)
     )
     if "gradient" in case:
-        check_gradient(case, values, expected, places, report)
+        check_gradient(case, simulate, values, places, report)
     return report
 
 
-def check_gradient(case: dict, values: dict, expected, places, report: Report) -> None:
+def check_gradient(case: dict, simulate: Callable, values: dict, places, report: Report) -> None:
     """Compares the gradient of the loss of a case, and the loss."""
 
     def loss(values):
-        results = simulate(case, values)
-        total = jnp.concatenate([r.state.v for r in results]) @ jnp.asarray(case["dloss_dv_end"])
-        total += jnp.concatenate([r.state.i for r in results]) @ jnp.asarray(case["dloss_di_end"])
-        for (_, _, dloss_dtime), place, result in zip(expected, places, results, strict=True):
-            total += result.spikes.time[place] @ jnp.asarray(dloss_dtime)
+        run = simulate(case, values)
+        total = run.v @ jnp.asarray(case["dloss_dv_end"])
+        total += run.i @ jnp.asarray(case["dloss_di_end"])
+        for (_, _, dloss_dtime), place, spikes in zip(
+            expected_spikes(case), places, run.spikes, strict=True
+        ):
+            total += spikes.time[place] @ jnp.asarray(dloss_dtime)
         return total
 
     value, gradient = jax.value_and_grad(loss)(values)
@@ -237,7 +299,8 @@ def check_gradient(case: dict, values: dict, expected, places, report: Report) -
 
 def check_file(path: str | Path) -> list[Report]:
     """Runs all cases of a file."""
-    return [check_case(case) for case in json.loads(Path(path).read_text())["cases"]]
+    cases = json.loads(Path(path).read_text())["cases"]
+    return [report for case in cases for report in check_case(case)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -254,7 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"worst: spike times {worst_time:.1e} tau_mem (tolerance {TIME_TOLERANCE:.0e})", end="")
     if errors:
         print(f", gradients {max(errors):.1e} (tolerance {GRADIENT_TOLERANCE:.0e})", end="")
-    print(f"; {len(checked)} of {len(reports)} cases checked")
+    print(f"; {len(checked)} of {len(reports)} runs checked")
     return 0 if checked and all(report.ok for report in reports) else 1
 
 

@@ -126,6 +126,98 @@ def parameter_arrays(
     return arrays
 
 
+def _delay_array(
+    op: str, name: str, value: Any, sources: str, n_sources: int, n_neurons: int, dtype: jnp.dtype
+) -> jax.Array:
+    """Delays as an operand: the last two axes are 1 or ``n_sources``, and 1 or ``n_neurons``."""
+    if is_concrete(value) and not np.all(np.asarray(value) >= 0):
+        raise ValueError(f"{op}: {name} is {value}, expected times >= 0")
+    if isinstance(value, np.ndarray | list | tuple):
+        value = jnp.asarray(value, dtype)
+    array = like(op, name, value, dtype)
+    if array.ndim == 0:
+        return array.reshape(1, 1)
+    if array.shape == (n_sources,):
+        return array.reshape(n_sources, 1)
+    if (
+        array.ndim < 2
+        or array.shape[-2] not in (1, n_sources)
+        or array.shape[-1] not in (1, n_neurons)
+    ):
+        raise ValueError(
+            f"{op}: {name} has shape {array.shape}, expected (), ({sources}={n_sources},) or "
+            f"(*batch, {sources}={n_sources} or 1, n_neurons={n_neurons} or 1)"
+        )
+    return array
+
+
+def network_operands(
+    op: str,
+    problem: list[jax.Array],
+    recurrent: Any,
+    delays: Any,
+    recurrent_delays: Any,
+    past: Spikes | None,
+) -> list[jax.Array]:
+    """The operands of ``event_loop`` with delays or recurrent weights: ``problem`` and the rest."""
+    weights = problem[0]
+    dtype, (n_inputs, n_neurons) = weights.dtype, weights.shape[-2:]
+    if recurrent is None:
+        for name, value in (("recurrent_delays", recurrent_delays), ("past", past)):
+            if value is not None:
+                raise ValueError(f"{op}: {name} is given, but recurrent is not")
+        recurrent = jnp.zeros((0, n_neurons), dtype)
+        recurrent_delays = 0.0
+    else:
+        recurrent = like(op, "recurrent", recurrent, dtype)
+        core = (n_neurons, n_neurons)
+        core_shape(op, "recurrent", recurrent, f"(*batch, n_neurons={core[0]}, {core[1]})", core)
+        recurrent_delays = 0.0 if recurrent_delays is None else recurrent_delays
+    delays = _delay_array(
+        op, "delays", 0.0 if delays is None else delays, "n_inputs", n_inputs, n_neurons, dtype
+    )
+    n_sources = recurrent.shape[-2]
+    recurrent_delays = _delay_array(
+        op, "recurrent_delays", recurrent_delays, "n_neurons", n_sources, n_neurons, dtype
+    )
+    if past is None:
+        past = Spikes(jnp.zeros(0, dtype), jnp.zeros(0, jnp.int32))
+    past_time = like(op, "past.time", past.time, dtype)
+    past_index = integers(op, "past.index", past.index)
+    if past_time.ndim < 1:
+        raise ValueError(f"{op}: past.time has shape (), expected (*batch, n_spikes)")
+    n_past = past_time.shape[-1]
+    core_shape(op, "past.index", past_index, f"(*batch, n_spikes={n_past})", (n_past,))
+    operands = [recurrent, delays, recurrent_delays, past_time, past_index]
+    names = ("recurrent", "delays", "recurrent_delays", "past.time", "past.index")
+    ranks = (2, 2, 2, 1, 1)
+    leads = {
+        name: array.shape[: array.ndim - rank]
+        for name, array, rank in zip(names, operands, ranks, strict=True)
+    }
+    # The batch of `problem` has been checked by itself.
+    batch_shape(op, {"weights": weights.shape[:-2], "inputs.time": problem[5].shape[:-1], **leads})
+    return [*problem, *operands]
+
+
+def populations(
+    op: str, n_neurons: int, sizes: Sequence[int] | None, max_events: Any
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How many neurons each population has, and room for how many spikes."""
+    if sizes is None:
+        return (n_neurons,), (check_count(op, "max_events", max_events),)
+    sizes = tuple(check_count(op, "populations", size) for size in sizes)
+    if sum(sizes) != n_neurons:
+        raise ValueError(
+            f"{op}: populations is {sizes}, expected sizes that add up to n_neurons={n_neurons}"
+        )
+    if not isinstance(max_events, Sequence) or len(max_events) != len(sizes):
+        raise ValueError(
+            f"{op}: max_events is {max_events}, expected one for each of {len(sizes)} populations"
+        )
+    return sizes, tuple(check_count(op, "max_events", room) for room in max_events)
+
+
 def batch_shape(op: str, leads: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     """The common batch of operands with these leading axes."""
     try:

@@ -89,6 +89,14 @@ def _align(operands: Sequence[jax.Array], dims: Sequence[int | None], fields: Se
     return aligned, rank
 
 
+def _ffi_attributes(attributes: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Attributes in the types of the custom calls, which are told apart by their dtype."""
+    return {
+        name: np.asarray(value, np.int64) if isinstance(value, tuple) else value
+        for name, value in attributes
+    }
+
+
 def _zero_tangent(shape: Sequence[int]) -> ad.Zero:
     """The tangent of an integer result."""
     return ad.Zero(ShapedArray(tuple(shape), jax.dtypes.float0))
@@ -141,6 +149,9 @@ class Op:
         residuals: names of the results that the backward call reads, besides all operands.
         gradient_axes: core axes of gradients that differ from those of their operand, because the
             kernel returns them before a sum over that axis.
+        shared_attributes: names of the attributes that the backward call takes as well.
+        optional_gradients: names of operands for which the backward call takes an attribute
+            ``want_<name>``, whether their gradient is wanted at all.
     """
 
     def __init__(
@@ -150,6 +161,8 @@ class Op:
         results: Sequence[Field],
         residuals: Sequence[str],
         gradient_axes: Mapping[str, tuple[str, ...]] | None = None,
+        shared_attributes: Sequence[str] = (),
+        optional_gradients: Sequence[str] = (),
     ):
         self.name = name
         self.operands = tuple(operands)
@@ -158,6 +171,8 @@ class Op:
         self.outputs = tuple(f for f in results if f.differentiable)
         self.residuals = tuple(f for f in results if f.name in residuals)
         self._gradient_axes = dict(gradient_axes or {})
+        self._shared_attributes = tuple(shared_attributes)
+        self._optional_gradients = tuple(optional_gradients)
         self._forward = self._primitive("fwd", self._forward_shapes, self._lower_forward)
         self._linear = Primitive(f"jaxsnn_{name}_linear")
         self._linear.multiple_results = True
@@ -227,7 +242,7 @@ class Op:
     def _lower_forward(self, *operands, sizes, attributes):
         shapes = self._forward_shapes(*operands, sizes=sizes, attributes=attributes)
         call = jax.ffi.ffi_call(f"jaxsnn_{self.name}_fwd", shapes)
-        return call(*operands, **dict(attributes))
+        return call(*operands, **_ffi_attributes(attributes))
 
     def _batch_forward(self, operands, dims, **params):
         aligned, _ = _align(operands, dims, self.operands)
@@ -248,13 +263,9 @@ class Op:
                     "take it out of what is differentiated, e.g. by jax.lax.stop_gradient"
                 )
         residuals = [named[f.name] for f in self.residuals]
-        out = dict(
-            zip(
-                (f.name for f in self.outputs),
-                self._linear.bind(*primals, *residuals, *moving, sizes=sizes),
-                strict=True,
-            )
-        )
+        shared = tuple(a for a in attributes if a[0] in self._shared_attributes)
+        linear = self._linear.bind(*primals, *residuals, *moving, sizes=sizes, attributes=shared)
+        out = dict(zip((f.name for f in self.outputs), linear, strict=True))
         out_tangents = [
             out[f.name]
             if f.differentiable
@@ -269,7 +280,8 @@ class Op:
     def _linear_fields(self) -> tuple[Field, ...]:
         return (*self.operands, *self.residuals, *self.inputs)
 
-    def _linear_shapes(self, *operands, sizes):
+    def _linear_shapes(self, *operands, sizes, attributes):
+        del attributes
         lead = self._batch(operands, self._linear_fields)
         known = self._sizes(operands[: len(self.operands)], sizes)
         dtype = operands[0].dtype
@@ -281,11 +293,11 @@ class Op:
             "jax.jacrev, not jax.jvp or jax.jacfwd"
         )
 
-    def _batch_linear(self, operands, dims, *, sizes):
+    def _batch_linear(self, operands, dims, **params):
         aligned, _ = _align(operands, dims, self._linear_fields)
-        return self._linear.bind(*aligned, sizes=sizes), [0] * len(self.outputs)
+        return self._linear.bind(*aligned, **params), [0] * len(self.outputs)
 
-    def _transpose(self, cotangents, *operands, sizes):
+    def _transpose(self, cotangents, *operands, sizes, attributes):
         known = operands[: len(operands) - len(self.inputs)]
         moving = operands[len(known) :]
         wanted = [ad.is_undefined_primal(o) for o in moving]
@@ -294,6 +306,7 @@ class Op:
             *known,
             *(ad.instantiate_zeros(ct) for ct in cotangents),
             sizes=sizes,
+            attributes=attributes,
             leads=tuple(_lead(s, f) for f, s in zip(self.inputs, shapes, strict=True) if f.reduced),
             wanted=tuple(f.name for f, w in zip(self.inputs, wanted, strict=True) if w),
         )
@@ -308,8 +321,8 @@ class Op:
     def _backward_fields(self) -> tuple[Field, ...]:
         return (*self.operands, *self.residuals, *self.outputs)
 
-    def _backward_shapes(self, *operands, sizes, leads, wanted):
-        del wanted
+    def _backward_shapes(self, *operands, sizes, attributes, leads, wanted):
+        del attributes, wanted
         lead = self._batch(operands, self._backward_fields)
         known = self._sizes(operands[: len(self.operands)], sizes)
         own = iter(leads)
@@ -325,21 +338,20 @@ class Op:
             for f in self.inputs
         ]
 
-    def _lower_backward(self, *operands, sizes, leads, wanted):
-        shapes = self._backward_shapes(*operands, sizes=sizes, leads=leads, wanted=wanted)
-        attributes = {
-            f"want_{name}": bool(name in wanted)
-            for name in ("input_time",)
-            if any(f.name == name for f in self.inputs)
-        }
-        return jax.ffi.ffi_call(f"jaxsnn_{self.name}_bwd", shapes)(*operands, **attributes)
+    def _lower_backward(self, *operands, sizes, attributes, leads, wanted):
+        shapes = self._backward_shapes(
+            *operands, sizes=sizes, attributes=attributes, leads=leads, wanted=wanted
+        )
+        own = {f"want_{name}": bool(name in wanted) for name in self._optional_gradients}
+        call = jax.ffi.ffi_call(f"jaxsnn_{self.name}_bwd", shapes)
+        return call(*operands, **_ffi_attributes(attributes), **own)
 
-    def _batch_backward(self, operands, dims, *, sizes, leads, wanted):
+    def _batch_backward(self, operands, dims, *, leads, **params):
         size = next(o.shape[d] for o, d in zip(operands, dims, strict=True) if d is not None)
         aligned, rank = _align(operands, dims, self._backward_fields)
         # Here every sample needs a gradient of its own: the sums run over the older axes only.
         padded = tuple((size, *(1,) * (rank - len(lead)), *lead) for lead in leads)
-        gradients = self._backward.bind(*aligned, sizes=sizes, leads=padded, wanted=wanted)
+        gradients = self._backward.bind(*aligned, leads=padded, **params)
         own = iter(leads)
         results = [
             g.reshape(size, *next(own), *g.shape[g.ndim - f.rank :]) if f.reduced else g
@@ -394,8 +406,42 @@ _NEURONS = (
     Field("i", ("neurons",), differentiable=True),
 )
 
-event_loop = Op("event_loop", _PROBLEM, _LOOP_RESULTS, [f.name for f in _LOOP_RESULTS])
-event_step = Op("event_step", _PROBLEM, _STEP_RESULTS, [f.name for f in _STEP_RESULTS])
+_NETWORK = (
+    *_PROBLEM,
+    Field("recurrent", ("sources", "neurons"), differentiable=True, reduced=True),
+    Field("delays", ("delay_rows", "delay_cols"), differentiable=True, reduced=True),
+    Field(
+        "recurrent_delays",
+        ("recurrent_delay_rows", "recurrent_delay_cols"),
+        differentiable=True,
+        reduced=True,
+    ),
+    Field("past_time", ("past",), differentiable=True),
+    Field("past_index", ("past",), integer=True),
+)
+_NETWORK_RESULTS = tuple(f for f in _LOOP_RESULTS if f.name != "spike_position")
+
+event_loop = Op(
+    "event_loop",
+    _PROBLEM,
+    _LOOP_RESULTS,
+    [f.name for f in _LOOP_RESULTS],
+    optional_gradients=["input_time"],
+)
+network_loop = Op(
+    "network_loop",
+    _NETWORK,
+    _NETWORK_RESULTS,
+    [f.name for f in _NETWORK_RESULTS],
+    shared_attributes=["population_sizes", "population_capacities"],
+)
+event_step = Op(
+    "event_step",
+    _PROBLEM,
+    _STEP_RESULTS,
+    [f.name for f in _STEP_RESULTS],
+    optional_gradients=["input_time"],
+)
 flow = Op(
     "flow",
     (*_NEURONS, Field("dt", ("step",), differentiable=True), *_PARAMS),

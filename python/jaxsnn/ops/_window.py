@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,11 +14,16 @@ from jaxsnn.base.types import (
     Int32,
     LIFParameters,
     LIFState,
+    Shaped,
     SpikeQueue,
     Spikes,
 )
 from jaxsnn.ops import _checks, _ffi
 from jaxsnn.ops._status import FAILURES, Status, raise_mask
+
+
+# One for all synapses, one per source, or one per synapse.
+Delay = float | Shaped[Array, "..."]
 
 
 class EventKind(enum.IntEnum):
@@ -84,21 +89,34 @@ def event_loop(
     inputs: Spikes | SpikeQueue,
     *,
     t_max: float | Float[Array, "*#batch"],
-    max_events: int,
+    max_events: int | Sequence[int],
+    delays: Delay | None = None,
+    recurrent: Float[Array, "*#batch n_neurons n_neurons"] | None = None,
+    recurrent_delays: Delay | None = None,
+    past: Spikes | None = None,
+    populations: Sequence[int] | None = None,
     raise_on: Collection[Status] = FAILURES,
-    label: str = "event_loop",
+    label: str | Sequence[str] = "event_loop",
 ) -> LoopResult:
-    """Runs a population of LIF neurons up to ``t_max`` or to its ``max_events``-th spike.
+    """Runs LIF neurons up to ``t_max`` or to their ``max_events``-th spike.
 
-    Every neuron receives the incoming spikes over ``weights`` and none hears another. Spike times
-    are the exact threshold crossings of the closed-form solution, for any ratio of the time
-    constants. At equal times an arrival comes before a crossing, arrivals in queue order, crossings
-    in neuron order. A neuron that stands at or above its threshold spikes at once.
+    Every neuron receives the incoming spikes over ``weights`` and, with ``recurrent``, the spikes
+    of the others and its own, each after its delay. Spike times are the exact threshold crossings
+    of the closed-form solution, for any ratio of the time constants. A neuron that stands at or
+    above its threshold spikes at once.
+
+    Order at equal times: the end of a refractory period, arrivals, crossings. Arrivals come in the
+    order past spikes, inputs, spikes of this window, each as emitted; crossings in neuron order,
+    each followed by the arrivals that it causes without a delay. Any number of events may coincide.
 
     Reverse-mode gradients are EventProp's (Wunderlich & Pehle, Sci Rep 11:12829, 2021), exact for
-    any number of spikes per neuron, with respect to ``weights``, ``state``, the spike times of
-    ``inputs`` and ``t_max``, from the spike times and the final state. The number of spikes is
-    piecewise constant and has no gradient.
+    any number of spikes per neuron and for recurrent connections, with respect to weights, delays,
+    ``state``, the spike times of ``inputs`` and ``past``, and ``t_max``, from the spike times and
+    the final state. The number of spikes is piecewise constant and has no gradient.
+
+    Without delays and recurrent weights, which is a feed-forward layer, the neurons are swept side
+    by side; with them, arrivals go through an event queue. Both take memory in proportion to the
+    number of spikes.
 
     All operands may have leading batch axes, which broadcast; under ``vmap`` the batch is native
     as well. Batches run in parallel on XLA's threads; results do not depend on their number.
@@ -112,8 +130,18 @@ def event_loop(
         max_events: static, room for spikes per example, >= 1. Where more would follow, the status
             is ``EVENT_CAPACITY`` and the window ends right after the last recorded spike: the next
             one can go on from the returned state and queue.
+        delays: of the inputs, >= 0: one for all ``[]``, one per input ``[n_inputs]``, or an array
+            ``[*batch, n_inputs or 1, n_neurons or 1]``, one per synapse in full. ``inf`` means that
+            there is no synapse.
+        recurrent: ``[*batch, n_neurons, n_neurons]``, from the first axis to the second.
+        recurrent_delays: of the recurrent connections, in the same forms.
+        past: spikes of the neurons up to ``state.time``, of which those that are still under way
+            arrive in this window: the spikes of the window before. Inputs need no such care, the
+            queue keeps those that were taken.
+        populations: static, sizes of populations that the neurons consist of, in order. Then
+            ``max_events`` has one entry for each, and a window ends where one of them is full.
         raise_on: statuses for which to raise instead of returning them.
-        label: how errors name this call.
+        label: how errors name this call, or each of the populations.
 
     Returns:
         Spikes, final state, rest of the queue, and how each example ended.
@@ -124,14 +152,27 @@ def event_loop(
             value and what it should be. JAX makes it a ValueError with the same text when a jitted
             function runs again that has run well before.
     """
-    operands = _checks.problem_operands(label, params, weights, state, inputs, t_max)
-    capacity = _checks.check_count(label, "max_events", max_events)
-    named = _ffi.event_loop(
-        *operands,
-        sizes={"events": capacity, "facts": _ffi.FACTS},
-        raise_on=np.int64(raise_mask(raise_on)),
-        label=str(label),
-    )
+    name = label if isinstance(label, str) else ", ".join(label)
+    operands = _checks.problem_operands(name, params, weights, state, inputs, t_max)
+    n_neurons = operands[0].shape[-1]
+    sizes, capacities = _checks.populations(name, n_neurons, populations, max_events)
+    common: dict[str, Any] = {
+        "sizes": {"events": sum(capacities), "facts": _ffi.FACTS},
+        "raise_on": np.int64(raise_mask(raise_on)),
+    }
+    if all(x is None for x in (delays, recurrent, recurrent_delays, past, populations)):
+        named = _ffi.event_loop(*operands, label=name, **common)
+    else:
+        operands = _checks.network_operands(
+            name, operands, recurrent, delays, recurrent_delays, past
+        )
+        named = _ffi.network_loop(
+            *operands,
+            label=name if isinstance(label, str) else "\n".join(label),
+            population_sizes=sizes,
+            population_capacities=capacities,
+            **common,
+        )
     return LoopResult(
         spikes=Spikes(named["spike_time"], named["spike_index"]),
         state=_state(named),

@@ -1,0 +1,330 @@
+// Batch drivers of the sweeps over networks with delays and recurrent connections.
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "core/models/cuba_lif.h"
+#include "core/network_adjoint.h"
+#include "core/network_forward.h"
+#include "core/projection.h"
+#include "cpu/assemble.h"
+#include "cpu/kernels.h"
+
+namespace jaxsnn {
+namespace {
+
+// A projection of a batch, with the order of its delays where every example has the same ones.
+template <class R>
+class BatchProjection {
+ public:
+  BatchProjection(const Batched<const R>& weights, std::int64_t n_sources, std::int64_t n_neurons,
+                  const Batched<const R>& delays, std::int64_t delay_rows, std::int64_t delay_cols,
+                  Argument weights_argument, Argument delays_argument)
+      : weights_(weights),
+        delays_(delays),
+        weights_argument_(weights_argument),
+        delays_argument_(delays_argument) {
+    shape_.n_sources = n_sources;
+    shape_.n_neurons = n_neurons;
+    shape_.delay_rows = delay_rows;
+    shape_.delay_cols = delay_cols;
+  }
+
+  // Does once what all examples share.
+  void Prepare(ThreadPool& pool) {
+    if (shared(weights_)) weights_outcome_ = CheckWeights(0);
+    if (!shared(delays_)) return;
+    shape_.delays = delays_.data();
+    delays_outcome_ = CheckDelays(shape_, delays_argument_);
+    if (!sorted_once() || !delays_outcome_.ok()) return;
+    order_.resize(static_cast<std::size_t>(shape_.n_delays()));
+    sorted_.resize(order_.size());
+    const double cost = 40.0 * static_cast<double>(shape_.n_delays());
+    const std::int64_t workers = NumWorkers(pool, shape_.delay_rows, cost);
+    ParallelFor(pool, shape_.delay_rows, workers, [this](std::int64_t row, std::int64_t) {
+      const std::int64_t at = row * shape_.delay_cols;
+      SortDelays(shape_, row, order_.data() + at, sorted_.data() + at);
+    });
+    shape_.order = order_.data();
+    shape_.sorted = sorted_.data();
+  }
+
+  // The projection of one example, checked. Takes memory for an order of its own delays.
+  Projection<R> Make(Arena& arena, std::int64_t example, Outcome& outcome) const {
+    Projection<R> p = shape_;
+    p.weights = weights_[example];
+    p.delays = delays_[example];
+    if (outcome.ok()) outcome = shared(weights_) ? weights_outcome_ : CheckWeights(example);
+    if (outcome.ok()) {
+      outcome = shared(delays_) ? delays_outcome_ : CheckDelays(p, delays_argument_);
+    }
+    if (!p.per_target() || sorted_once()) return p;
+    auto* const order = arena.Take<std::int32_t>(p.n_delays());
+    auto* const sorted = arena.Take<R>(p.n_delays());
+    p.order = order;
+    p.sorted = sorted;
+    for (std::int64_t row = 0; order != nullptr && outcome.ok() && row < p.delay_rows; ++row) {
+      SortDelays(p, row, order + row * p.delay_cols, sorted + row * p.delay_cols);
+    }
+    return p;
+  }
+
+ private:
+  static bool shared(const Batched<const R>& operand) { return operand.layout().n_slots() == 1; }
+  bool sorted_once() const { return shared(delays_) && shape_.per_target(); }
+  Outcome CheckWeights(std::int64_t example) const {
+    return CheckFinite(weights_[example], weights_.core_size(), weights_argument_);
+  }
+
+  const Batched<const R>& weights_;
+  const Batched<const R>& delays_;
+  const Argument weights_argument_;
+  const Argument delays_argument_;
+  Projection<R> shape_;
+  Outcome weights_outcome_, delays_outcome_;
+  std::vector<std::int32_t> order_;
+  std::vector<R> sorted_;
+};
+
+template <class R>
+class BatchProjections {
+ public:
+  explicit BatchProjections(const BatchNetwork<R>& batch)
+      : batch_(batch),
+        input_(batch.weights, batch.n_inputs, batch.n_neurons, batch.delays, batch.delay_rows,
+               batch.delay_cols, Argument::kWeights, Argument::kDelays),
+        recurrent_(batch.recurrent, batch.n_sources, batch.n_neurons, batch.recurrent_delays,
+                   batch.recurrent_delay_rows, batch.recurrent_delay_cols, Argument::kRecurrent,
+                   Argument::kRecurrentDelays) {}
+
+  void Prepare(ThreadPool& pool) {
+    input_.Prepare(pool);
+    recurrent_.Prepare(pool);
+  }
+
+  // One example, with the first thing that is wrong about it, if any.
+  Network<R> Make(Arena& arena, std::int64_t example, Outcome& outcome) const {
+    Network<R> network;
+    static_cast<Problem<R>&>(network) = internal::MakeProblem(batch_, example);
+    network.past_time = batch_.past_time[example];
+    network.past_index = batch_.past_index[example];
+    network.n_past = batch_.past_time.core_size();
+    network.input = input_.Make(arena, example, outcome);
+    network.recurrent = recurrent_.Make(arena, example, outcome);
+    if (outcome.ok()) outcome = CheckNetwork(network);
+    return network;
+  }
+
+ private:
+  const BatchNetwork<R>& batch_;
+  BatchProjection<R> input_, recurrent_;
+};
+
+template <class R>
+Populations MakePopulations(const BatchNetwork<R>& batch) {
+  return {batch.population_sizes.data(), batch.population_capacities.data(),
+          static_cast<std::int64_t>(batch.population_sizes.size())};
+}
+
+// body(arena, network, outcome) for one example, on scratch memory.
+template <class R, class Body>
+void WithNetwork(const BatchProjections<R>& projections, std::byte* scratch, std::int64_t example,
+                 const Body& body) {
+  Arena arena(scratch);
+  Outcome outcome;
+  const Network<R> network = projections.Make(arena, example, outcome);
+  body(arena, network, outcome);
+}
+
+// How much of it body(arena, network) takes.
+template <class R, class Body>
+std::size_t Bytes(const BatchProjections<R>& projections, const Body& body) {
+  std::size_t bytes = 0;
+  WithNetwork(projections, nullptr, 0, [&](Arena& measure, const Network<R>& network, Outcome) {
+    body(measure, network);
+    bytes = measure.used();
+  });
+  return bytes;
+}
+
+// A rough price of one example, in nanoseconds.
+template <class R>
+double NetworkCost(const BatchNetwork<R>& batch, std::int64_t capacity) {
+  const auto neurons = static_cast<double>(batch.n_neurons);
+  const auto spikes = static_cast<double>(batch.input_time.core_size()) +
+                      std::min(static_cast<double>(capacity), 4 * neurons);
+  return spikes * (100 + neurons);
+}
+
+// What examples that share an operand contribute to its gradient: each chunk of the batch into a
+// copy of its own, added up in the order of the chunks.
+template <class R>
+class Reduction {
+ public:
+  Reduction(const Batched<R>& total, std::int64_t n_chunks) : total_(total) {
+    std::fill(total.data(), total.data() + total.size(), R(0));
+    if (total.layout().n_slots() == 1 && n_chunks > 1) {
+      partial_.assign(static_cast<std::size_t>(total.core_size() * n_chunks), R(0));
+    }
+  }
+  R* Of(std::int64_t chunk, std::int64_t example) {
+    return partial_.empty() ? total_[example] : partial_.data() + chunk * total_.core_size();
+  }
+  void Finish() {
+    const auto size = static_cast<std::size_t>(total_.core_size());
+    R* JAXSNN_RESTRICT sum = total_.data();
+    for (std::size_t begin = 0; begin < partial_.size(); begin += size) {
+      const R* JAXSNN_RESTRICT part = partial_.data() + begin;
+      for (std::size_t k = 0; k < size; ++k) sum[k] += part[k];
+    }
+  }
+
+ private:
+  const Batched<R>& total_;
+  std::vector<R> partial_;
+};
+
+// The batch is cut in a way that follows from the shapes alone, so that sums come out the same for
+// any number of threads.
+template <class R>
+std::int64_t CountChunks(std::int64_t n_batch, const std::array<const Batched<R>*, 4>& reduced) {
+  constexpr std::int64_t kMost = 16;
+  constexpr std::int64_t kFew = 4;
+  constexpr std::int64_t kPartialBytes = 1 << 22;
+  std::int64_t bytes = 1;
+  for (const Batched<R>* total : reduced) {
+    const bool shared = total->layout().n_slots() == 1;
+    if (!shared && !total->layout().full()) return 1;  // neither all nor none: one after the other
+    if (shared) bytes += total->core_size() * static_cast<std::int64_t>(sizeof(R));
+  }
+  return std::min(n_batch, std::clamp(kPartialBytes / bytes, kFew, kMost));
+}
+
+}  // namespace
+
+template <class R>
+void NetworkLoopForward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
+                        ThreadPool& pool) {
+  if (batch.n_batch == 0) return;
+  using Sweep = NetworkForward<CubaLif, R>;
+  const Populations populations = MakePopulations(batch);
+  BatchProjections<R> projections(batch);
+  projections.Prepare(pool);
+  const auto bytes = Bytes(projections, [&](Arena& measure, const Network<R>& network) {
+    Sweep(measure, network, populations);
+  });
+  const double cost = NetworkCost(batch, results.max_events) * static_cast<double>(batch.n_batch);
+  const std::int64_t workers = NumWorkers(pool, batch.n_batch, cost);
+  const internal::Scratch scratch(workers, bytes);
+  ParallelFor(pool, batch.n_batch, workers, [&](std::int64_t b, std::int64_t worker) {
+    WithNetwork(projections, scratch.of(worker), b,
+                [&](Arena& arena, const Network<R>& network, Outcome outcome) {
+                  if (outcome.ok()) {
+                    Sweep sweep(arena, network, populations);
+                    outcome =
+                        sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b));
+                  }
+                  if (outcome.failed()) internal::PoisonLoop(results, b, network.queue.head);
+                  results.outcome.Set(b, outcome);
+                });
+  });
+}
+
+template <class R>
+void NetworkLoopBackward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
+                         const BatchCotangents<R>& cotangents,
+                         const BatchNetworkGradients<R>& gradients, ThreadPool& pool) {
+  using Sweep = NetworkReverse<CubaLif, R>;
+  const std::array<const Batched<R>*, 4> reduced{&gradients.weights, &gradients.recurrent,
+                                                 &gradients.delays, &gradients.recurrent_delays};
+  const std::int64_t n_chunks = CountChunks(batch.n_batch, reduced);
+  std::vector<Reduction<R>> sums;
+  for (const Batched<R>* total : reduced) sums.emplace_back(*total, n_chunks);
+  if (batch.n_batch == 0) return;
+
+  BatchProjections<R> projections(batch);
+  projections.Prepare(pool);
+  const auto bytes = Bytes(projections, [&](Arena& measure, const Network<R>& network) {
+    Sweep(measure, network, results.max_events);
+  });
+  const double cost = NetworkCost(batch, results.max_events) * static_cast<double>(batch.n_batch);
+  const std::int64_t workers = NumWorkers(pool, n_chunks, cost);
+  const internal::Scratch scratch(workers, bytes);
+  ParallelFor(pool, n_chunks, workers, [&](std::int64_t chunk, std::int64_t worker) {
+    const std::int64_t end = batch.n_batch * (chunk + 1) / n_chunks;
+    for (std::int64_t b = batch.n_batch * chunk / n_chunks; b < end; ++b) {
+      std::array<R*, 4> own;
+      for (std::size_t k = 0; k < own.size(); ++k) own[k] = sums[k].Of(chunk, b);
+      NetworkGradients<R> g{{own[0], own[2]},
+                            {own[1], own[3]},
+                            gradients.v[b],
+                            gradients.i[b],
+                            gradients.release[b],
+                            gradients.input_time[b],
+                            gradients.past_time[b],
+                            0,
+                            0};
+      const Outcome outcome{static_cast<Status>(*results.outcome.status[b])};
+      if (outcome.failed()) {
+        for (std::size_t k = 0; k < own.size(); ++k) {
+          internal::FillNaN(own[k], reduced[k]->core_size());
+        }
+        for (R* lane : {g.v, g.i, g.release}) internal::FillNaN(lane, batch.n_neurons);
+        internal::FillNaN(g.input_time, gradients.input_time.core_size());
+        internal::FillNaN(g.past_time, gradients.past_time.core_size());
+        g.time = g.t_max = std::numeric_limits<double>::quiet_NaN();
+      } else {
+        WithNetwork(projections, scratch.of(worker), b,
+                    [&](Arena& arena, const Network<R>& network, Outcome) {
+                      Sweep sweep(arena, network, results.max_events);
+                      sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b),
+                                outcome.status, internal::MakeCotangents(cotangents, b), g);
+                    });
+      }
+      *gradients.time[b] = static_cast<R>(g.time);
+      *gradients.t_max[b] = static_cast<R>(g.t_max);
+    }
+  });
+  for (Reduction<R>& sum : sums) sum.Finish();
+}
+
+template <class R>
+SpikeCount CountSpikes(const BatchNetwork<R>& batch, std::int64_t example, std::int64_t population,
+                       std::int64_t limit, ThreadPool& pool) {
+  using Sweep = NetworkForward<CubaLif, R>;
+  const std::vector<std::int64_t> limits(batch.population_sizes.size(), limit);
+  const Populations populations{batch.population_sizes.data(), limits.data(),
+                                static_cast<std::int64_t>(limits.size())};
+  BatchProjections<R> projections(batch);
+  projections.Prepare(pool);
+  internal::OwnResults<R> results(populations.capacity(), batch.n_neurons);
+  const auto bytes = Bytes(projections, [&](Arena& arena, const Network<R>& network) {
+    Sweep(arena, network, populations);
+  });
+  SpikeCount spikes{0, false};
+  const internal::Scratch scratch(1, bytes);
+  WithNetwork(projections, scratch.of(0), example,
+              [&](Arena& arena, const Network<R>& network, Outcome) {
+                Sweep sweep(arena, network, populations);
+                spikes.complete = sweep.Run(results.log(), results.end()).ok();
+              });
+  for (std::int64_t s = 0; s < results.count; ++s) {
+    spikes.count += populations.Of(results.index[static_cast<std::size_t>(s)]) == population;
+  }
+  return spikes;
+}
+
+#define JAXSNN_INSTANTIATE(R)                                                                      \
+  template void NetworkLoopForward<R>(const BatchNetwork<R>&, const LoopResults<R>&, ThreadPool&); \
+  template void NetworkLoopBackward<R>(const BatchNetwork<R>&, const LoopResults<R>&,              \
+                                       const BatchCotangents<R>&, const BatchNetworkGradients<R>&, \
+                                       ThreadPool&);                                               \
+  template SpikeCount CountSpikes<R>(const BatchNetwork<R>&, std::int64_t, std::int64_t,           \
+                                     std::int64_t, ThreadPool&)
+JAXSNN_INSTANTIATE(float);
+JAXSNN_INSTANTIATE(double);
+#undef JAXSNN_INSTANTIATE
+
+}  // namespace jaxsnn
