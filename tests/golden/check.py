@@ -1,10 +1,11 @@
 """Runs jaxsnn on a file of reference cases and reports the worst errors.
 
 ``check.py FILE`` takes files in the form of ``nest_spikes.json`` and of ``gradients.json`` in this
-folder. Every case runs as one network on the event queue; one without cycles and delays per synapse
-runs layer by layer as well. Spike times are compared in units of tau_mem, gradients entry by entry, relative to the
-reference. What the package cannot run or differentiate yet is listed as skipped. The exit code is 1
-where an error is larger than the tolerance, or where nothing could be checked at all.
+folder. Every case runs as one network on the event queue; one without cycles and delays per
+synapse runs layer by layer as well. Spike times are compared in units of tau_mem, gradients entry
+by entry, relative to the reference. What the package cannot differentiate yet is listed as skipped.
+The exit code is 1 where an error is larger than the tolerance, or where nothing could be checked at
+all.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from jaxsnn.base.types import (
 from jaxsnn.ops import _checks, _ffi
 from jaxsnn.ops._status import FAILURES, Status, raise_mask
 
-
 # One for all synapses, one per source, or one per synapse.
 Delay = float | Shaped[Array, "..."]
 
