@@ -5,8 +5,15 @@ the extra ``jaxsnn[train]``, the rest JAX alone.
 """
 
 from jaxsnn.event.compose import serial
+from jaxsnn.event.delay import Delay
 from jaxsnn.event.encode import latency_encode, target_times
-from jaxsnn.event.leaky_integrate_and_fire import LIF, EventPropLIF, Layer
+from jaxsnn.event.leaky_integrate_and_fire import (
+    LIF,
+    EventPropLIF,
+    Layer,
+    RecurrentEventPropLIF,
+    RecurrentWeights,
+)
 from jaxsnn.event.loss import (
     first_spike_times,
     mse_loss,
@@ -14,23 +21,33 @@ from jaxsnn.event.loss import (
     target_time_loss,
     ttfs_cross_entropy,
 )
+from jaxsnn.event.spikes import merge_spikes, take_spikes
+from jaxsnn.event.topology import Graph, Network, Source
 from jaxsnn.event.training import Epoch, Examples, Metrics, adam, evaluation, fit, training_epoch
 
 __all__ = [
     "LIF",
+    "Delay",
     "Epoch",
     "EventPropLIF",
     "Examples",
+    "Graph",
     "Layer",
     "Metrics",
+    "Network",
+    "RecurrentEventPropLIF",
+    "RecurrentWeights",
+    "Source",
     "adam",
     "evaluation",
     "first_spike_times",
     "fit",
     "latency_encode",
+    "merge_spikes",
     "mse_loss",
     "predict",
     "serial",
+    "take_spikes",
     "target_time_loss",
     "target_times",
     "training_epoch",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
-
-import jax
 
 from jaxsnn.base.types import Array, Spikes
 from jaxsnn.event.leaky_integrate_and_fire import Layer
+from jaxsnn.event.topology import Graph, Network, Source
 
 
 def serial(*layers: Layer) -> Layer:
@@ -26,13 +26,13 @@ def serial(*layers: Layer) -> Layer:
     """
     if not layers:
         raise ValueError("serial: layers is empty, expected at least one layer")
+    names = ["input", *(f"layer {number}" for number in range(1, len(layers) + 1))]
+    edges = [f"{source}->{target}" for source, target in itertools.pairwise(names)]
+    network = _chain(names, layers)
 
     def init(key: Array, n_inputs: int) -> tuple[int, list[Any]]:
-        weights = []
-        for layer, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True):
-            n_inputs, layer_weights = layer.init(layer_key, n_inputs)
-            weights.append(layer_weights)
-        return n_inputs, weights
+        sizes, parameters = network.init(key, n_inputs)
+        return sizes[names[-1]], [parameters[edge]["weights"] for edge in edges]
 
     def apply(weights: list[Any], spikes: Spikes) -> list[Spikes]:
         if len(weights) != len(layers):
@@ -40,10 +40,16 @@ def serial(*layers: Layer) -> Layer:
                 f"serial: weights has {len(weights)} entries, expected one for each of the "
                 f"{len(layers)} layers"
             )
-        recorded = []
-        for layer, layer_weights in zip(layers, weights, strict=True):
-            spikes = layer.apply(layer_weights, spikes)
-            recorded.append(spikes)
-        return recorded
+        parameters = {edge: {"weights": w} for edge, w in zip(edges, weights, strict=True)}
+        return list(network.apply(parameters, spikes).values())
 
     return Layer(init, apply)
+
+
+def _chain(names: list[str], layers: tuple[Layer, ...]) -> Network:
+    graph = Graph()
+    graph.add(names[0], Source())
+    for (source, name), layer in zip(itertools.pairwise(names), layers, strict=True):
+        graph.add(name, layer)
+        graph.connect(source, name)
+    return graph.build()

@@ -7,11 +7,14 @@ same spikes and the same gradients, by two routes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsnn.base.types import (
     Array,
@@ -22,43 +25,108 @@ from jaxsnn.base.types import (
     Spikes,
     initial_state,
 )
-from jaxsnn.ops import FAILURES, EventKind, Status, event_loop, event_step
+from jaxsnn.event.delay import Delay
+from jaxsnn.ops import FAILURES, EventKind, LoopResult, Status, event_loop, event_step
 from jaxsnn.ops._checks import check_count, check_parameters, check_t_max
 from jaxsnn.ops._ffi import vary_alike
 
 Weights = Float[Array, "*batch n_inputs n_neurons"]
 
 
-class Layer(NamedTuple):
-    """A layer as a pair of pure functions.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Population:
+    """LIF neurons whose gradient is computed by EventProp: what a layer knows of its neurons.
+
+    Attributes:
+        n_neurons: how many.
+        n_spikes: room for their spikes, per sample.
+        t_max: how long to simulate.
+        params: neuron parameters, scalar or per neuron.
+        truncate: whether to keep the earliest spikes where there are more than ``n_spikes``.
+        name: how errors name them, if they have a name of their own.
+        kind: how errors name them else.
+    """
+
+    n_neurons: int
+    n_spikes: int
+    t_max: float
+    params: LIFParameters
+    truncate: bool
+    name: str | None
+    kind: str
+
+    def __post_init__(self) -> None:
+        check_count(self.label, "n_neurons", self.n_neurons)
+        check_count(self.label, "n_spikes", self.n_spikes)
+        check_t_max(self.label, self.t_max)
+        check_parameters(self.label, self.params)
+
+    @property
+    def label(self) -> str:
+        """How errors name them."""
+        return self.name or self.kind
+
+    def named(self, name: str) -> Population:
+        """The same neurons, with this name if they have none."""
+        return dataclasses.replace(self, name=self.name or name)
+
+    @property
+    def raise_on(self) -> frozenset[Status]:
+        """For which ends of a run to raise."""
+        return FAILURES if self.truncate else FAILURES | {Status.EVENT_CAPACITY}
+
+    def run(self, weights: Weights, spikes: Spikes, **network: Any) -> LoopResult:
+        """Runs from rest; ``network`` are further arguments of :func:`jaxsnn.ops.event_loop`."""
+        return event_loop(
+            self.params,
+            weights,
+            initial_state(self.params, self.n_neurons, weights.dtype),
+            spikes,
+            t_max=self.t_max,
+            max_events=self.n_spikes,
+            raise_on=self.raise_on,
+            label=self.label,
+            **network,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer as a pair of pure functions; unpacks as ``init, apply``.
 
     Attributes:
         init: ``init(key, n_inputs) -> (n_outputs, weights)``.
         apply: ``apply(weights, spikes) -> spikes``.
+        n_outputs: number of neurons, None where the layer consists of several.
+        population: the neurons, for layers that can have delays and take part in cycles.
     """
 
     init: Callable
     apply: Callable
+    n_outputs: int | None = None
+    population: Population | None = None
+
+    def __iter__(self) -> Iterator[Callable]:
+        return iter((self.init, self.apply))
 
 
-def _layer(n_neurons: int, mean: float, std: float, name: str, apply: Callable) -> Layer:
+def normal_weights(
+    name: str, key: Array, n_inputs: int, n_neurons: int, mean: float, std: float
+) -> Weights:
+    """Draws weights ``[n_inputs, n_neurons]`` from a normal distribution."""
+    check_count(name, "n_inputs", n_inputs)
+    return mean + std * jax.random.normal(key, (n_inputs, n_neurons))
+
+
+def _layer(
+    population: Population, mean: float, std: float, apply: Callable, eventprop: bool
+) -> Layer:
+    n_neurons = population.n_neurons
+
     def init(key: Array, n_inputs: int) -> tuple[int, Weights]:
-        """Draws weights ``[n_inputs, n_neurons]`` from a normal distribution."""
-        check_count(name, "n_inputs", n_inputs)
-        return n_neurons, mean + std * jax.random.normal(key, (n_inputs, n_neurons))
+        return n_neurons, normal_weights(population.label, key, n_inputs, n_neurons, mean, std)
 
-    return Layer(init, apply)
-
-
-def _check_layer(name: str, n_neurons, n_spikes, t_max, params: LIFParameters) -> None:
-    check_count(name, "n_neurons", n_neurons)
-    check_count(name, "n_spikes", n_spikes)
-    check_t_max(name, t_max)
-    check_parameters(name, params)
-
-
-def _raise_on(truncate: bool) -> frozenset[Status]:
-    return FAILURES if truncate else FAILURES | {Status.EVENT_CAPACITY}
+    return Layer(init, apply, n_neurons, population if eventprop else None)
 
 
 def EventPropLIF(
@@ -70,7 +138,7 @@ def EventPropLIF(
     mean: float = 1.0,
     std: float = 1.0,
     truncate: bool = False,
-    name: str = "EventPropLIF",
+    name: str | None = None,
 ) -> Layer:
     """A feed-forward layer whose gradient is computed by EventProp.
 
@@ -82,7 +150,7 @@ def EventPropLIF(
         mean: of the initial weights.
         std: standard deviation of the initial weights.
         truncate: keep the ``n_spikes`` earliest spikes where there are more, instead of raising.
-        name: how errors name the layer.
+        name: how errors name the layer; the default is its name in a graph, or its kind.
 
     Returns:
         The layer. ``apply(weights, spikes)`` takes and returns :class:`Spikes` with any leading
@@ -93,22 +161,154 @@ def EventPropLIF(
         jax.errors.JaxRuntimeError: from ``apply``, for bad input and for more than ``n_spikes``
             spikes; names the layer, the sample and the count.
     """
-    params = LIFParameters() if params is None else params
-    _check_layer(name, n_neurons, n_spikes, t_max, params)
+    population = Population(
+        n_neurons=n_neurons,
+        n_spikes=n_spikes,
+        t_max=t_max,
+        params=LIFParameters() if params is None else params,
+        truncate=truncate,
+        name=name,
+        kind="EventPropLIF",
+    )
 
     def apply(weights: Weights, spikes: Spikes) -> Spikes:
-        return event_loop(
-            params,
-            weights,
-            initial_state(params, n_neurons, weights.dtype),
+        return population.run(weights, spikes).spikes
+
+    return _layer(population, mean, std, apply, eventprop=True)
+
+
+class RecurrentWeights(NamedTuple):
+    """Weights, or anything else that has one entry per synapse.
+
+    Attributes:
+        input: ``[n_inputs, n_neurons]``.
+        recurrent: ``[n_neurons, n_neurons]``, from the first axis to the second.
+    """
+
+    input: Weights
+    recurrent: Float[Array, "*batch n_neurons n_neurons"]
+
+
+def RecurrentEventPropLIF(
+    layers: Sequence[int],
+    *,
+    n_spikes: int,
+    t_max: float,
+    params: LIFParameters | None = None,
+    mean: Sequence[float] | float = 1.0,
+    std: Sequence[float] | float = 1.0,
+    delay: Delay | None = None,
+    truncate: bool = False,
+    name: str | None = None,
+) -> Layer:
+    """Layers in a row as one population, whose gradient is computed by EventProp.
+
+    The quadrants of one recurrent weight matrix hold the weights from each layer to the next. All
+    layers are simulated together, event by event, as they run on neuromorphic hardware; spikes and
+    gradients are those of :func:`EventPropLIF` layers in a row. With a single layer the population
+    is recurrent: every neuron hears every other and itself.
+
+    Args:
+        layers: number of neurons of each layer.
+        n_spikes: room for spikes of all layers together, per sample.
+        t_max: how long to simulate, same unit as the time constants. Later input is ignored.
+        params: neuron parameters, scalar or per neuron.
+        mean: of the initial weights: from the inputs to the first layer, and so on, then of the
+            recurrent weights of a single layer; or one for all.
+        std: standard deviation of the initial weights, likewise.
+        delay: of all connections, trained: a delay for each neuron or for each synapse.
+        truncate: keep the ``n_spikes`` earliest spikes where there are more, instead of raising.
+        name: how errors name the population; the default is its name in a graph, or its kind.
+
+    Returns:
+        The layer. Its weights are :class:`RecurrentWeights`, zero wherever there is no connection;
+        these entries have no gradient. With delays they are a dictionary of ``"weights"`` and
+        ``"delays"``, the numbers behind them likewise. ``apply(weights, spikes)`` gives the spikes
+        of all neurons, the layers counted through.
+
+    Raises:
+        ValueError, TypeError: for arguments out of range.
+        jax.errors.JaxRuntimeError: from ``apply``, as of :func:`EventPropLIF`.
+    """
+    label = name or "RecurrentEventPropLIF"
+    sizes = [check_count(label, "layers", size) for size in layers]
+    if not sizes:
+        raise ValueError(f"{label}: layers is empty, expected at least one size")
+    n_matrices = max(len(sizes), 2)
+    means, stds = (
+        _one_per_matrix(label, argument, value, n_matrices)
+        for argument, value in (("mean", mean), ("std", std))
+    )
+    population = Population(
+        n_neurons=sum(sizes),
+        n_spikes=n_spikes,
+        t_max=t_max,
+        params=LIFParameters() if params is None else params,
+        truncate=truncate,
+        name=name,
+        kind="RecurrentEventPropLIF",
+    )
+    n_neurons = population.n_neurons
+    ends = itertools.accumulate(sizes, initial=0)
+    spans = [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+    blocks = [(spans[0], spans[0])] if len(sizes) == 1 else list(itertools.pairwise(spans))
+    hears_input = np.zeros(n_neurons, bool)
+    hears_input[spans[0]] = True
+    exists = np.zeros((n_neurons, n_neurons), bool)
+    for block in blocks:
+        exists[block] = True
+
+    def init(key: Array, n_inputs: int) -> tuple[int, Any]:
+        keys = jax.random.split(key, n_matrices)
+        shapes = [(n_inputs, sizes[0])] + [(a.stop - a.start, b.stop - b.start) for a, b in blocks]
+        draws = [
+            normal_weights(label, *drawn)
+            for drawn in zip(keys, *zip(*shapes, strict=True), means, stds, strict=True)
+        ]
+        dtype = draws[0].dtype
+        incoming = jnp.zeros((n_inputs, n_neurons), dtype).at[:, spans[0]].set(draws[0])
+        recurrent = jnp.zeros((n_neurons, n_neurons), dtype)
+        for block, draw in zip(blocks, draws[1:], strict=True):
+            recurrent = recurrent.at[block].set(draw)
+        weights = RecurrentWeights(incoming, recurrent)
+        if delay is None:
+            return n_neurons, weights
+        input_key, own_key = jax.random.split(jax.random.fold_in(key, 1))
+        numbers = RecurrentWeights(
+            delay.init(input_key, n_inputs, n_neurons), delay.init(own_key, n_neurons, n_neurons)
+        )
+        return n_neurons, {"weights": weights, "delays": numbers}
+
+    def apply(weights: Any, spikes: Spikes) -> Spikes:
+        delays: dict[str, Any] = {}
+        if delay is not None:
+            delays = {
+                argument: jnp.where(there, values, jnp.inf) if values.ndim == 2 else values
+                for argument, there, values in zip(
+                    ("delays", "recurrent_delays"),
+                    (hears_input, exists),
+                    map(delay, weights["delays"]),
+                    strict=True,
+                )
+            }
+            weights = weights["weights"]
+        return population.run(
+            jnp.where(hears_input, weights.input, 0),
             spikes,
-            t_max=t_max,
-            max_events=n_spikes,
-            raise_on=_raise_on(truncate),
-            label=name,
+            recurrent=jnp.where(exists, weights.recurrent, 0),
+            **delays,
         ).spikes
 
-    return _layer(n_neurons, mean, std, name, apply)
+    return Layer(init, apply, n_neurons)
+
+
+def _one_per_matrix(label: str, argument: str, value: Sequence[float] | float, n: int):
+    values = [value] * n if isinstance(value, int | float) else list(value)
+    if len(values) != n:
+        raise ValueError(
+            f"{label}: {argument} has {len(values)} entries, expected a number or {n} of them"
+        )
+    return values
 
 
 def LIF(
@@ -120,7 +320,7 @@ def LIF(
     mean: float = 1.0,
     std: float = 1.0,
     truncate: bool = False,
-    name: str = "LIF",
+    name: str | None = None,
 ) -> Layer:
     """A feed-forward layer differentiated analytically, event by event.
 
@@ -129,21 +329,20 @@ def LIF(
     kept for the gradient. Arguments and errors as there.
     """
     params = LIFParameters() if params is None else params
-    _check_layer(name, n_neurons, n_spikes, t_max, params)
+    population = Population(
+        n_neurons=n_neurons,
+        n_spikes=n_spikes,
+        t_max=t_max,
+        params=params,
+        truncate=truncate,
+        name=name,
+        kind="LIF",
+    )
 
     def apply(weights: Weights, spikes: Spikes) -> Spikes:
         start = initial_state(params, n_neurons, weights.dtype)
         # One cheap pass without gradient says how many spikes there are, or that they do not fit.
-        count = event_loop(
-            params,
-            jax.lax.stop_gradient(weights),
-            start,
-            jax.lax.stop_gradient(spikes),
-            t_max=t_max,
-            max_events=n_spikes,
-            raise_on=_raise_on(truncate),
-            label=name,
-        ).count
+        count = population.run(*jax.lax.stop_gradient((weights, spikes))).count
         n_steps = spikes.time.shape[-1] + n_spikes
         batch = jnp.broadcast_shapes(weights.shape[:-2], spikes.time.shape[:-1], count.shape)
         carry = [
@@ -160,13 +359,13 @@ def LIF(
         def step(carry, _):
             state, head = carry
             queue = SpikeQueue(spikes.time, spikes.index, head)
-            result = event_step(params, weights, state, queue, t_max=t_max, label=name)
+            result = event_step(params, weights, state, queue, t_max=t_max, label=population.label)
             return (result.state, result.queue.head), result.event
 
         _, events = jax.lax.scan(step, carry, None, length=n_steps)
         return _own_spikes(events, count, n_spikes)
 
-    return _layer(n_neurons, mean, std, name, apply)
+    return _layer(population, mean, std, apply, eventprop=False)
 
 
 def _own_spikes(events, count: Array, n_spikes: int) -> Spikes:

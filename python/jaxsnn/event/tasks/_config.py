@@ -12,6 +12,8 @@ _METAVARS = {"s": "SECONDS"}
 
 LOSSES = ("ttfs", "mse", "target_time")
 DTYPES = ("float32", "float64")
+FORMS = ("layered", "recurrent")
+DELAYS = ("none", "axonal", "synaptic")
 
 
 def _number(expected: str, valid: Callable[[float], bool]) -> Callable[[str], float]:
@@ -88,6 +90,21 @@ class Config:
         "room for spikes of the whole hidden layer per sample; a sample with more is an error",
     )
     output_spikes: int = _option(800, _count, "the same for the output layer")
+    form: str = _option(
+        "layered",
+        _choice(*FORMS),
+        "layered, or recurrent: both layers as one population, whose recurrent weights hold those "
+        "between the layers; with the same results",
+    )
+    delays: str = _option(
+        "none",
+        _choice(*DELAYS),
+        "trained delays of all connections: none, axonal (one per source) or synaptic",
+    )
+    delay_max: float = _option(5e-3, _positive, "delays stay between 0 and this", "s")
+    delay_std: float = _option(
+        0.25, _not_negative, "standard deviation of the initial delays' logits, their mean is 0"
+    )
     loss: str = _option("ttfs", _choice(*LOSSES), f"loss: {', '.join(LOSSES)}")
     tau0: float = _option(0.5e-3, _positive, "ttfs: scale of differences in time", "s")
     tau1: float = _option(6.4e-3, _positive, "ttfs: time constant of the cost of lateness", "s")
@@ -102,6 +119,7 @@ class Config:
     epochs: int = _option(30, _count, "how often to go through the training samples")
     batch_size: int = _option(32, _count, "samples per update")
     learning_rate: float = _option(5e-3, _positive, "step size of Adam in the first epoch")
+    delay_learning_rate: float = _option(3e-3, _positive, "the same for the logits of the delays")
     lr_decay: float = _option(0.9, _fraction, "factor on the learning rate after every epoch")
     seed: int = _option(0, _seed, "seed of the initial weights and of the order of samples")
     train_size: int = _option(5000, _count, "training samples")

@@ -16,9 +16,8 @@ import numpy as np
 
 import jaxsnn
 from jaxsnn.event.tasks._config import Config
+from jaxsnn.event.tasks._yinyang import LAYERS, Parameters, saved_arrays
 from jaxsnn.event.training import Epoch, Metrics
-
-LAYERS = ("hidden", "output")
 
 
 class Results:
@@ -31,11 +30,12 @@ class Results:
         folder: made if missing; files of an earlier run are replaced. None writes nothing.
         program: name of the program, for config.json.
         config: the configuration.
-        weights: initial weights, one array ``[n_inputs, n_neurons]`` per layer.
+        parameters: initial weights and delays, as of `make_network`.
     """
 
-    def __init__(self, folder: Path | None, program: str, config: Config, weights: Any):
+    def __init__(self, folder: Path | None, program: str, config: Config, parameters: Parameters):
         self._folder = folder
+        self._config = config
         self._epochs: list[dict[str, Any]] = []
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ class Results:
             "config.json",
             {"program": program, "versions": versions, **dataclasses.asdict(config)},
         )
-        self._write(weights)
+        self._write(parameters)
 
     @property
     def n_epochs(self) -> int:
@@ -64,9 +64,9 @@ class Results:
         )
         self._write(epoch.weights)
 
-    def _write(self, weights: Any) -> None:
+    def _write(self, parameters: Parameters) -> None:
         arrays: dict[str, Any] = {
-            name: np.asarray(w) for name, w in zip(LAYERS, weights, strict=True)
+            name: np.asarray(x) for name, x in saved_arrays(self._config, parameters).items()
         }
         self._replace("weights.npz", lambda file: np.savez(file, **arrays))
         self._write_json("metrics.json", {"epochs": self._epochs})
