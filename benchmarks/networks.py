@@ -15,6 +15,7 @@ from jaxsnn.event.compose import serial
 from jaxsnn.event.encode import latency_encode, target_times
 from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF, Layer
 from jaxsnn.event.loss import first_spike_times, mse_loss
+from jaxsnn.event.topology import Graph, Source
 
 TAU = 6e-6  # synaptic time constant of the hardware-like recipe, seconds
 T_MAX = 4 * TAU
@@ -99,3 +100,30 @@ def yinyang_step(hidden: int, batch: int, layer: Callable[..., Layer] = EventPro
         return mse_loss(times, targets, tau=PARAMS.tau_mem, t_max=T_MAX).mean()
 
     return Step(loss, (weights, spikes, targets.astype(jnp.float32)))
+
+
+def recurrent_yinyang_step(hidden: int, batch: int) -> Step:
+    """The step of upstream's recurrent example: hidden neurons that hear each other, no delay."""
+    tau = 5e-3
+    common = {
+        "t_max": 4 * tau,
+        "params": LIFParameters(tau_mem=2 * tau, tau_syn=tau, v_reset=-1000.0),
+    }
+    graph = Graph()
+    graph.add("input", Source(5))
+    graph.add("hidden", EventPropLIF(hidden, n_spikes=hidden, mean=3.0, std=1.6, **common))
+    graph.add("output", EventPropLIF(3, n_spikes=3, mean=0.5, std=0.8, **common))
+    graph.connect("input", "hidden")
+    graph.connect("hidden", "output")
+    graph.connect("hidden", "hidden", init=lambda key, n, m: 0.1 * jax.random.normal(key, (n, m)))
+    init, apply = graph.build()
+    _, parameters = init(jax.random.key(1))
+    data = yinyang(42, batch)
+    spikes = latency_encode(data.samples.astype(np.float32), t_late=2 * tau, bias_time=0.0)
+    targets = target_times(data.labels, 3, t_correct=0.9 * tau, t_wrong=1.1 * tau)
+
+    def loss(parameters, spikes, targets):
+        times = first_spike_times(apply(parameters, spikes)["output"], 3)
+        return mse_loss(times, targets, tau=2 * tau, t_max=4 * tau).mean()
+
+    return Step(loss, (parameters, spikes, targets.astype(jnp.float32)))

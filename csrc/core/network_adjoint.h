@@ -14,6 +14,7 @@
 #include "core/adjoint.h"
 #include "core/arrivals.h"
 #include "core/forward.h"
+#include "core/lanes.h"
 #include "core/projection.h"
 #include "core/propagators.h"
 #include "core/types.h"
@@ -54,7 +55,8 @@ class NetworkReverse {
         uniform_(network.uniform_time_constants()),
         arrivals_(arena, network, capacity) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
-    for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_, &last_release_}) *lane = arena.Take<R>(n_);
+    for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_, &last_release_, &scratch_})
+      *lane = arena.Take<R>(n_);
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_);
     for (std::int32_t** list : {&slot_, &clamp_slot_}) *list = arena.Take<std::int32_t>(n_);
     visits_ = arena.Take<Visit>(n_);
@@ -197,18 +199,26 @@ class NetworkReverse {
     const std::int64_t j = log.index[s];
     const double time = static_cast<double>(log.time[s]);
     const double current = static_cast<double>(log.current[s]);
-    Visit& visit = Stop(j, time, high);
+    // Often a spike coincides with the arrival that it causes, and no neuron has to go anywhere.
+    const bool there = time == high && slot_[j] == kNoIndex;
+    Visit* const visit = there ? nullptr : &Stop(j, time, high);
+    const double v_after = there ? static_cast<double>(v_[j]) : visit->a.v;
     const double gradient = spike_gradient_[s] + TakeRelease(j, time, current);
     const double threshold = p_.threshold(j), reset = p_.reset(j);
+    double v_before = 0;
     if (BeganAbove(p_, j, time) || !(current > threshold)) {
       // No crossing: the neuron stood at the threshold when something else happened, whose time it
       // shares. Its voltage had no say in that.
-      pinned_[j] += gradient - Model::Rate(constants_[j], {reset, current}).v * visit.a.v;
+      pinned_[j] += gradient - Model::Rate(constants_[j], {reset, current}).v * v_after;
       any_pinned_ = true;
-      visit.a.v = 0;
-      return;
+    } else {
+      v_before = AdjointSpike<Model>(constants_[j], threshold, reset, current, gradient, v_after);
     }
-    visit.a.v = AdjointSpike<Model>(constants_[j], threshold, reset, current, gradient, visit.a.v);
+    if (there) {
+      v_[j] = static_cast<R>(v_before);
+    } else {
+      visit->a.v = v_before;
+    }
   }
 
   void VisitRelease(const Release& release, double high) {
@@ -252,7 +262,7 @@ class NetworkReverse {
       visit.a =
           Model::AdjointFlow(Model::Propagate(constants_[visit.neuron], visit.time - low), visit.a);
     }
-    if (high > low) FlowLanes(high - low);
+    if (high > low) FlowAll(high - low);
     for (std::int64_t m = 0; m < n_visits_; ++m) {
       const Visit& visit = visits_[m];
       v_[visit.neuron] = static_cast<R>(visit.a.v);
@@ -261,25 +271,13 @@ class NetworkReverse {
     }
   }
 
-  void FlowLanes(double dt) {
-    R* JAXSNN_RESTRICT v = v_;
-    R* JAXSNN_RESTRICT i = i_;
-    const R* JAXSNN_RESTRICT vv = lanes_.v_from_v;
-    const R* JAXSNN_RESTRICT vi = lanes_.v_from_i;
-    const R* JAXSNN_RESTRICT ii = lanes_.i_from_i;
+  void FlowAll(double dt) {
     if (uniform_) {
       lanes_.template Set<Model>(0, constants_[0], dt);
-      const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0];
-      for (std::int64_t j = 0; j < n_; ++j) {
-        i[j] = vi0 * v[j] + ii0 * i[j];
-        v[j] = vv0 * v[j];
-      }
-      return;
-    }
-    for (std::int64_t j = 0; j < n_; ++j) lanes_.template Set<Model>(j, constants_[j], dt);
-    for (std::int64_t j = 0; j < n_; ++j) {
-      i[j] = vi[j] * v[j] + ii[j] * i[j];
-      v[j] = vv[j] * v[j];
+      AdjointFlowLanes<R, true>(lanes_, n_, v_, i_);
+    } else {
+      for (std::int64_t j = 0; j < n_; ++j) lanes_.template Set<Model>(j, constants_[j], dt);
+      AdjointFlowLanes<R, false>(lanes_, n_, v_, i_);
     }
   }
 
@@ -299,18 +297,10 @@ class NetworkReverse {
 
   double ArriveAtAll(const Projection<R>& projection, std::int64_t source, double time,
                      const ProjectionGradients<R>& own) {
-    const R* JAXSNN_RESTRICT row = projection.row(source);
-    R* JAXSNN_RESTRICT row_gradient = own.weights + source * n_;
-    const R* JAXSNN_RESTRICT v = v_;
-    const R* JAXSNN_RESTRICT i = i_;
-    const R* JAXSNN_RESTRICT rate_mem = rate_mem_;
-    const R* JAXSNN_RESTRICT rate_syn = rate_syn_;
-    double sum = 0;
-    for (std::int64_t j = 0; j < n_; ++j) {
-      row_gradient[j] += i[j];
-      sum += static_cast<double>(row[j] *
-                                 AdjointArrival<Model, R>(rate_mem[j], rate_syn[j], v[j], i[j]));
-    }
+    const R* const row = projection.row(source);
+    AdjointArrivalLanes<Model, R>(n_, row, rate_mem_, rate_syn_, v_, i_, own.weights + source * n_,
+                                  scratch_);
+    double sum = static_cast<double>(SumPairwise(scratch_, n_));
     for (std::int64_t k = 0; k < n_clamps_; ++k) {
       const std::int64_t j = clamps_[k].neuron;
       AddToClamp(j, time, static_cast<double>(row[j]));
@@ -372,7 +362,7 @@ class NetworkReverse {
   const bool uniform_;
   ArrivalQueue<R, Direction::kBackward> arrivals_;
   ConstantsTable<Model, R> constants_;
-  R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_;
+  R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_, *scratch_;
   PropagatorLanes<R> lanes_;
   std::int32_t *slot_, *clamp_slot_;
   Visit* visits_;

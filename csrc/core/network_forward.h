@@ -1,19 +1,19 @@
 // The forward sweep of a network with delays and recurrent connections over one example.
 //
-// All neurons go side by side from arrival to arrival, in loops that vectorise. A cheap test finds
-// the few that may cross the threshold in between, and only for these is a crossing solved. They
-// spike in the order of time; a spike that arrives somewhere before the next known arrival ends the
-// interval there.
+// One event after the other: all neurons go side by side to the next arrival or to the first
+// crossing before it, in loops that vectorise. A bound on how soon a neuron can cross, one division
+// for each, leaves few whose crossing is solved.
 #ifndef JAXSNN_CORE_NETWORK_FORWARD_H_
 #define JAXSNN_CORE_NETWORK_FORWARD_H_
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <utility>
+#include <limits>
 
 #include "core/arrivals.h"
 #include "core/forward.h"
+#include "core/lanes.h"
 #include "core/next_crossing.h"
 #include "core/projection.h"
 #include "core/propagators.h"
@@ -53,12 +53,12 @@ class NetworkForward {
         uniform_(network.uniform_time_constants()),
         arrivals_(arena, network, populations.capacity()) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
-    for (R** lane : {&v_, &i_, &v_next_, &i_next_, &threshold_, &release_}) {
+    for (R** lane : {&v_, &i_, &threshold_, &tau_mem_, &release_, &wait_}) {
       *lane = arena.Take<R>(n_);
     }
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_);
-    may_cross_ = arena.Take<Mask<R>>(n_);
-    candidates_ = arena.Take<Candidate>(n_);
+    refractory_ = arena.Take<std::int32_t>(n_);
+    before_ = arena.Take<State>(n_);
     counts_ = arena.Take<std::int64_t>(populations.count);
   }
 
@@ -66,182 +66,122 @@ class NetworkForward {
   // checked network.
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end) {
     constants_.Fill(p_);
-    Sweep(log);
+    Start(log);
+    while (Step(log)) {
+    }
     if (outcome_.status == Status::kEventCapacity) {
-      // The same sweep once more, up to the last spike that was recorded, gives the state there.
-      last_spike_ = count_;
-      Sweep(log);
+      // The same once more, up to the last spike that was recorded, gives the state there.
+      const std::int64_t recorded = count_;
+      Start(log);
+      while (count_ < recorded && Step(log)) {
+      }
+      while (arrivals_.time() <= now_) Deliver(arrivals_.Pop());
     }
     if (!outcome_.failed()) Finish(log, end);
     return outcome_;
   }
 
  private:
-  // A neuron that may spike in the current interval.
-  struct Candidate {
+  struct Crossing {
+    double time;  // kNever: none
     std::int64_t neuron;
-    State x;  // at `from`, its last event or the begin of the interval
-    double from;
-    double crossing;  // kNever: none in this interval
   };
-
-  void Sweep(const SpikeLog<R>& log) {
-    Start(log);
-    bool more = true;
-    while (more) {
-      const bool closing = !(arrivals_.time() <= p_.t_max);
-      more = Advance(closing ? p_.t_max : arrivals_.time(), closing, log);
-      while (arrivals_.time() <= now_) Deliver(arrivals_.Pop());
-    }
-  }
 
   void Start(const SpikeLog<R>& log) {
     now_ = p_.time;
-    count_ = 0;
+    count_ = n_refractory_ = 0;
+    any_tonic_ = false;
     std::fill(counts_, counts_ + populations_.count, 0);
-    refractory_ = false;
     for (std::int64_t j = 0; j < n_; ++j) {
-      v_[j] = static_cast<R>(static_cast<double>(p_.v[j]) - p_.v_leak[j]);
+      const bool clamped = static_cast<double>(p_.release[j]) > now_;
+      const double v = static_cast<double>(p_.v[j]) - p_.v_leak[j];
+      v_[j] = static_cast<R>(clamped ? p_.reset(j) : v);
       i_[j] = p_.i[j];
       threshold_[j] = static_cast<R>(p_.threshold(j));
+      any_tonic_ |= threshold_[j] < 0;
+      tau_mem_[j] = static_cast<R>(p_.tau_mem[j]);
       release_[j] = p_.release[j];
-      refractory_ |= static_cast<double>(p_.release[j]) > now_;
+      if (clamped) refractory_[n_refractory_++] = static_cast<std::int32_t>(j);
     }
-    for (std::int64_t j = 0; j < p_.t_ref.size(n_); ++j) refractory_ |= p_.t_ref[j] > 0;
     arrivals_.Start(log.time, log.index, 0, p_.t_max);
-    while (arrivals_.time() <= now_) Deliver(arrivals_.Pop());
+  }
+
+  // One event. Returns whether there may be another one.
+  bool Step(const SpikeLog<R>& log) {
+    if (arrivals_.time() <= now_) {
+      Deliver(arrivals_.Pop());
+      return true;
+    }
+    const bool closing = arrivals_.empty();
+    const double horizon = closing ? p_.t_max : arrivals_.time();
+    const Crossing next = FirstCrossing(horizon, closing);
+    if (outcome_.failed()) return false;
+    if (next.time < kNever) {
+      if (!HasRoom(next.neuron)) return false;
+      Flow(next.time);
+      Spike(next.neuron, log);
+      return true;
+    }
+    // A crossing that was rounded to just behind the end of the window shows up there.
+    const bool more = !closing || now_ < horizon;
+    if (more) Flow(horizon);
+    return more;
   }
 
   void Deliver(const Arrival<R>& arrival) {
     const Projection<R>& projection = arrivals_.ProjectionOf(arrival.source);
     const std::int64_t source = arrivals_.RowOf(arrival.source);
-    const R* JAXSNN_RESTRICT row = projection.row(source);
-    if (!projection.per_target()) {
-      R* JAXSNN_RESTRICT i = i_;
-      for (std::int64_t j = 0; j < n_; ++j) i[j] += row[j];
-      return;
-    }
+    const R* const row = projection.row(source);
+    if (!projection.per_target()) return AddLanes(n_, row, i_);
     const std::int32_t* const order = projection.order + projection.delay_row(source) * n_;
     for (std::int64_t k = arrival.begin; k < arrival.end; ++k) i_[order[k]] += row[order[k]];
   }
 
-  // All neurons up to the horizon, or to an earlier arrival of a spike on the way. Returns whether
-  // there is anything left to do.
-  bool Advance(double horizon, bool closing, const SpikeLog<R>& log) {
-    const double known_horizon = horizon;
-    FlowAll(horizon - now_);
-    const std::int64_t n = FindCandidates(horizon, closing);
-    bool last = false;
-    while (Candidate* next = last ? nullptr : Earliest(n)) {
-      if (closing ? next->crossing > horizon : next->crossing >= horizon) break;
-      if (!Spike(*next, log)) return false;
-      last = count_ == last_spike_;
-      if (arrivals_.time() <= horizon || last) {
-        horizon = last ? next->from : arrivals_.time();
-        closing = false;
+  // The first crossing up to the horizon, that of the first neuron where several coincide. One that
+  // coincides with an arrival comes after it.
+  Crossing FirstCrossing(double horizon, bool closing) {
+    Crossing first{kNever, 0};
+    double limit = horizon - now_;
+    const auto bound = any_tonic_ ? BoundCrossings<R, true> : BoundCrossings<R, false>;
+    const R soonest = bound(n_, v_, i_, threshold_, tau_mem_, wait_);
+    if (static_cast<double>(soonest) > limit) return first;
+    const auto solve = [&](std::int64_t j) {
+      const double at = CrossingOf(j, horizon, closing);
+      if (at < first.time || (at == first.time && j < first.neuron)) first = {at, j};
+      // A crossing a little later may be rounded to the same time.
+      const R later = std::nextafter(static_cast<R>(first.time), static_cast<R>(kNever));
+      limit = std::min(limit, static_cast<double>(later) - now_);
+    };
+    const std::int64_t likely = NextWithin(0, soonest);
+    solve(likely);
+    for (std::int64_t j = 0; (j = NextWithin(j, static_cast<R>(limit))) < n_; ++j) {
+      if (j != likely) solve(j);
+    }
+    return first;
+  }
+
+  // The next neuron from `j` on that may cross up to `limit` from now, n_ if there is none.
+  std::int64_t NextWithin(std::int64_t j, R limit) const {
+    constexpr std::int64_t kBlock = 32;
+    while (j < n_) {
+      const std::int64_t end = std::min((j / kBlock + 1) * kBlock, n_);
+      if (AnyWithin(end - j, wait_ + j, limit)) {
+        while (!(wait_[j] <= limit)) ++j;
+        return j;
       }
-      next->crossing = Crossing(*next, horizon, closing);
+      j = end;
     }
-    if (outcome_.failed()) return false;
-    if (horizon != known_horizon) FlowAll(horizon - now_);
-    const bool at_threshold = FlowCandidates(n, horizon);
-    std::swap(v_, v_next_);
-    std::swap(i_, i_next_);
-    now_ = horizon;
-    // A neuron that stands at its threshold when the window closes has crossed it: the crossing was
-    // rounded to just behind the horizon.
-    return !last && (!closing || at_threshold);
+    return n_;
   }
 
-  // The free solution of all neurons into the next lanes, with a mark for those that may cross the
-  // threshold on the way. Necessary for a crossing: either v stands at the threshold at one of the
-  // ends; or v passed a maximum in between, so that it fell at the end, and v, concave until then,
-  // stayed below its first tangent, which must reach the threshold.
-  void FlowAll(double dt) {
-    if (uniform_) {
-      lanes_.template Set<Model>(0, constants_[0], dt);
-      FlowLanes<true>();
-    } else {
-      for (std::int64_t j = 0; j < n_; ++j) lanes_.template Set<Model>(j, constants_[j], dt);
-      FlowLanes<false>();
-    }
-  }
-
-  template <bool kUniform>
-  void FlowLanes() {
-    const R* JAXSNN_RESTRICT v = v_;
-    const R* JAXSNN_RESTRICT i = i_;
-    const R* JAXSNN_RESTRICT threshold = threshold_;
-    const R* JAXSNN_RESTRICT vv = lanes_.v_from_v;
-    const R* JAXSNN_RESTRICT vi = lanes_.v_from_i;
-    const R* JAXSNN_RESTRICT ii = lanes_.i_from_i;
-    const R* JAXSNN_RESTRICT reach = lanes_.reach;
-    R* JAXSNN_RESTRICT v_next = v_next_;
-    R* JAXSNN_RESTRICT i_next = i_next_;
-    Mask<R>* JAXSNN_RESTRICT marks = may_cross_;
-    // Shared values are read once: a loop that seems to load them each time does not vectorise.
-    const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
-    Mask<R> any = 0;
-    for (std::int64_t j = 0; j < n_; ++j) {
-      R from_v, from_i, decay, rise;
-      if constexpr (kUniform) {
-        from_v = vv0, from_i = vi0, decay = ii0, rise = reach0;
-      } else {
-        from_v = vv[j], from_i = vi[j], decay = ii[j], rise = reach[j];
-      }
-      const R v_end = from_v * v[j] + from_i * i[j];
-      const R i_end = decay * i[j];
-      const R higher = v[j] > v_end ? v[j] : v_end;
-      const R tangent = v[j] + (i[j] - v[j]) * rise;
-      const Mask<R> mark =
-          static_cast<Mask<R>>(higher >= threshold[j]) |
-          (static_cast<Mask<R>>(i_end < v_end) & static_cast<Mask<R>>(i[j] > threshold[j]) &
-           static_cast<Mask<R>>(tangent >= threshold[j]));
-      v_next[j] = v_end;
-      i_next[j] = i_end;
-      marks[j] = mark;
-      any |= mark;
-    }
-    any_mark_ = any != 0;
-  }
-
-  // Lists the neurons that may do something else than flow freely, and solves for their crossings.
-  std::int64_t FindCandidates(double horizon, bool closing) {
-    if (!any_mark_ && !refractory_) return 0;
-    const R now = static_cast<R>(now_);
-    std::int64_t n = 0;
-    for (std::int64_t j = 0; j < n_ && outcome_.ok(); ++j) {
-      if (!may_cross_[j] && !(refractory_ && release_[j] > now)) continue;
-      Candidate& c = candidates_[n++];
-      c = {j, {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, now_, kNever};
-      c.crossing = Crossing(c, horizon, closing);
-    }
-    return n;
-  }
-
-  // The state of a candidate at `time`, refractory period included.
-  State StateAt(const Candidate& c, double time) const {
-    const auto& constants = constants_[c.neuron];
-    const double release = static_cast<double>(release_[c.neuron]);
-    if (release >= time && release > c.from) {
-      return {p_.reset(c.neuron), Model::DecayCurrent(constants, c.x.i, time - c.from)};
-    }
-    if (release > c.from) {
-      return Model::Flow(
-          Model::Propagate(constants, time - release),
-          {p_.reset(c.neuron), Model::DecayCurrent(constants, c.x.i, release - c.from)});
-    }
-    return Model::Flow(Model::Propagate(constants, time - c.from), c.x);
-  }
-
-  double Crossing(const Candidate& c, double horizon, bool closing) {
-    const double free = std::max(static_cast<double>(release_[c.neuron]), c.from);
+  // When a neuron crosses, up to the horizon.
+  double CrossingOf(std::int64_t j, double horizon, bool closing) {
+    const double free = std::max(static_cast<double>(release_[j]), now_);
     if (free > horizon) return kNever;
-    const State x = free > c.from ? StateAt(c, free) : c.x;
-    const Root root =
-        NextCrossing<Model>(constants_[c.neuron], x, p_.threshold(c.neuron), horizon - free);
+    const State x = StateAt(j, {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, free);
+    const Root root = NextCrossing<Model>(constants_[j], x, p_.threshold(j), horizon - free);
     if (!root.converged) {
-      outcome_ = {Status::kNoConvergence, Argument::kNone, c.neuron, now_};
+      outcome_ = {Status::kNoConvergence, Argument::kNone, j, now_};
       return kNever;
     }
     // Rounded, so that the order of all events follows from the recorded times.
@@ -249,54 +189,71 @@ class NetworkForward {
     return root.at <= horizon - free && (closing || at < horizon) ? at : kNever;
   }
 
-  // The candidate that crosses first, the first one of several; null if none does.
-  Candidate* Earliest(std::int64_t n) {
-    Candidate* earliest = nullptr;
-    double crossing = kNever;
-    for (std::int64_t c = 0; c < n; ++c) {
-      if (candidates_[c].crossing < crossing) {
-        crossing = candidates_[c].crossing;
-        earliest = &candidates_[c];
+  // The state of a neuron at `time` from that now, refractory period included.
+  State StateAt(std::int64_t j, const State& x, double time) const {
+    const auto& constants = constants_[j];
+    const double release = static_cast<double>(release_[j]);
+    if (time == now_) return x;
+    if (release >= time) return {p_.reset(j), Model::DecayCurrent(constants, x.i, time - now_)};
+    if (release > now_) {
+      return Model::Flow(Model::Propagate(constants, time - release),
+                         {p_.reset(j), Model::DecayCurrent(constants, x.i, release - now_)});
+    }
+    return Model::Flow(Model::Propagate(constants, time - now_), x);
+  }
+
+  // All neurons to `time`.
+  void Flow(double time) {
+    if (time > now_) {
+      for (std::int64_t k = 0; k < n_refractory_; ++k) {
+        const std::int64_t j = refractory_[k];
+        before_[k] = {static_cast<double>(v_[j]), static_cast<double>(i_[j])};
       }
+      FlowAll(time - now_);
+      std::int64_t left = 0;
+      for (std::int64_t k = 0; k < n_refractory_; ++k) {
+        const std::int32_t j = refractory_[k];
+        const State x = StateAt(j, before_[k], time);
+        v_[j] = static_cast<R>(x.v);
+        i_[j] = static_cast<R>(x.i);
+        refractory_[left] = j;
+        left += static_cast<double>(release_[j]) > time;
+      }
+      n_refractory_ = left;
     }
-    return earliest;
+    now_ = time;
   }
 
-  // Records the spike of a candidate. False: its population has no room for it.
-  bool Spike(Candidate& c, const SpikeLog<R>& log) {
-    const std::int64_t population = populations_.Of(c.neuron);
+  void FlowAll(double dt) {
+    if (uniform_) {
+      lanes_.template Set<Model>(0, constants_[0], dt);
+      FlowLanes<R, true>(lanes_, n_, v_, i_);
+    } else {
+      for (std::int64_t j = 0; j < n_; ++j) lanes_.template Set<Model>(j, constants_[j], dt);
+      FlowLanes<R, false>(lanes_, n_, v_, i_);
+    }
+  }
+
+  // Whether the log can take another spike of a neuron.
+  bool HasRoom(std::int64_t neuron) {
+    const std::int64_t population = populations_.Of(neuron);
     const std::int64_t capacity = populations_.capacities[population];
-    if (counts_[population] == capacity) {
-      outcome_ = {Status::kEventCapacity, Argument::kNone, population,
-                  static_cast<double>(capacity)};
-      return false;
-    }
-    ++counts_[population];
-    const double time = c.crossing;
-    const double current = Model::DecayCurrent(constants_[c.neuron], c.x.i, time - c.from);
-    log.time[count_] = static_cast<R>(time);
-    log.index[count_] = static_cast<std::int32_t>(c.neuron);
-    log.current[count_] = static_cast<R>(current);
-    c.x = {p_.reset(c.neuron), current};
-    c.from = time;
-    release_[c.neuron] = static_cast<R>(time + p_.t_ref[c.neuron]);
-    arrivals_.Emit(count_++);
-    return true;
+    if (counts_[population]++ < capacity) return true;
+    outcome_ = {Status::kEventCapacity, Argument::kNone, population, static_cast<double>(capacity)};
+    return false;
   }
 
-  // Puts the candidates where they stand at the horizon. Returns whether one of them stands at its
-  // threshold.
-  bool FlowCandidates(std::int64_t n, double horizon) {
-    bool at_threshold = false;
-    for (std::int64_t k = 0; k < n; ++k) {
-      const Candidate& c = candidates_[k];
-      const State x = StateAt(c, horizon);
-      const R v = static_cast<R>(x.v);
-      v_next_[c.neuron] = v;
-      i_next_[c.neuron] = static_cast<R>(x.i);
-      at_threshold |= static_cast<double>(v) >= p_.threshold(c.neuron);
+  // A neuron crosses its threshold now.
+  void Spike(std::int64_t j, const SpikeLog<R>& log) {
+    log.time[count_] = static_cast<R>(now_);
+    log.index[count_] = static_cast<std::int32_t>(j);
+    log.current[count_] = i_[j];
+    v_[j] = static_cast<R>(p_.reset(j));
+    release_[j] = static_cast<R>(now_ + p_.t_ref[j]);
+    if (static_cast<double>(release_[j]) > now_) {
+      refractory_[n_refractory_++] = static_cast<std::int32_t>(j);
     }
-    return at_threshold;
+    arrivals_.Emit(count_++);
   }
 
   void Finish(const SpikeLog<R>& log, const EndState<R>& end) {
@@ -324,18 +281,17 @@ class NetworkForward {
   const bool uniform_;
   ArrivalQueue<R, Direction::kForward> arrivals_;
   ConstantsTable<Model, R> constants_;
-  R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
+  R *v_, *i_, *threshold_, *tau_mem_, *release_, *wait_;
   PropagatorLanes<R> lanes_;
-  Mask<R>* may_cross_;
-  Candidate* candidates_;
+  std::int32_t* refractory_;
+  State* before_;
   std::int64_t* counts_;
 
   Outcome outcome_;
   double now_ = 0;
   std::int64_t count_ = 0;
-  std::int64_t last_spike_ = kNoIndex;  // after how many spikes to stop
-  bool refractory_ = false;
-  bool any_mark_ = false;
+  std::int64_t n_refractory_ = 0;
+  bool any_tonic_ = false;
 };
 
 }  // namespace jaxsnn
