@@ -17,12 +17,13 @@ from functools import partial
 import jax
 from jax import random
 from jaxsnn.base.dataset import yinyang_dataset
-from jaxsnn.event.encode import encode, spatio_temporal_encode, target_temporal_encode
-from jaxsnn.event.loss import mse_loss
 from jaxsnn.event.modules import LIF, Linear, Source
 from jaxsnn.event.modules.lif.lif import LIFParameters
-from jaxsnn.event.topology import Topology
 from jaxsnn.examples.event.utils import loss_wrapper
+
+from jaxsnn.event.encode import encode, spatio_temporal_encode, target_temporal_encode
+from jaxsnn.event.loss import mse_loss
+from jaxsnn.event.topology import Topology
 
 TAU_SYN = 5e-3
 
