@@ -15,6 +15,7 @@
 #include "core/arrivals.h"
 #include "core/forward.h"
 #include "core/lanes.h"
+#include "core/parameter_lanes.h"
 #include "core/projection.h"
 #include "core/propagators.h"
 #include "core/types.h"
@@ -42,18 +43,22 @@ struct NetworkGradients {
   R* past_time;
   double time;
   double t_max;
+  ParameterGradients<R> params;  // unless the sweep leaves them out
 };
 
-template <class Model, class R>
+// kParameters: with the gradients of neuron parameters.
+template <class Model, class R, bool kParameters>
 class NetworkReverse {
   using Adjoint = typename Model::template Pair<double>;
+  using Memory = typename ParameterLanes<Model, R>::Memory;
 
  public:
   NetworkReverse(Arena& arena, const Network<R>& network, std::int64_t capacity)
       : p_(network),
         n_(network.n_neurons),
         uniform_(network.uniform_time_constants()),
-        arrivals_(arena, network, capacity) {
+        arrivals_(arena, network, capacity),
+        parameters_(arena, kParameters ? n_ : 0, uniform_) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
     for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_, &last_release_, &scratch_})
       *lane = arena.Take<R>(n_);
@@ -91,6 +96,7 @@ class NetworkReverse {
     std::int64_t neuron;
     double time;
     Adjoint a;
+    Memory memory;
   };
 
   // The end of a refractory period.
@@ -120,10 +126,12 @@ class NetworkReverse {
     }
     std::fill(input_gradient_, input_gradient_ + p_.queue.size, 0.0);
     std::fill(past_gradient_, past_gradient_ + p_.n_past, 0.0);
+    if constexpr (kParameters) parameters_.Start();
     // What the loss owes to the time at which the window ends.
     double end_gradient = ct.time;
     for (std::int64_t j = 0; j < n_; ++j) {
       const bool clamped = static_cast<double>(end.release[j]) > end_time;
+      if (kParameters && clamped) parameters_.AtReset(j, static_cast<double>(ct.v[j]));
       v_[j] = clamped ? R(0) : ct.v[j];
       i_[j] = ct.i[j];
       last_release_[j] = ct.release[j];
@@ -187,48 +195,70 @@ class NetworkReverse {
   Visit& Stop(std::int64_t j, double time, double high) {
     if (slot_[j] == kNoIndex) {
       slot_[j] = static_cast<std::int32_t>(n_visits_++);
-      visits_[slot_[j]] = {j, high, {static_cast<double>(v_[j]), static_cast<double>(i_[j])}};
+      visits_[slot_[j]] = {j, high, {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, {}};
+      if constexpr (kParameters) visits_[slot_[j]].memory = parameters_.Get(j);
     }
     Visit& visit = visits_[slot_[j]];
-    visit.a = Model::AdjointFlow(Model::Propagate(constants_[j], visit.time - time), visit.a);
-    visit.time = time;
+    Move(visit, time);
     return visit;
+  }
+
+  // A neuron on its own, back to `time`.
+  void Move(Visit& visit, double time) {
+    const double dt = visit.time - time;
+    if (!(dt > 0)) return;
+    const auto& constants = constants_[visit.neuron];
+    const auto p = Model::Propagate(constants, dt);
+    if constexpr (kParameters) {
+      visit.memory = Model::Recall(p, Model::Remember(constants, p, dt), visit.memory, visit.a);
+    }
+    visit.a = Model::AdjointFlow(p, visit.a);
+    visit.time = time;
+  }
+
+  // Back into the common flow.
+  void Return(const Visit& visit) {
+    v_[visit.neuron] = static_cast<R>(visit.a.v);
+    i_[visit.neuron] = static_cast<R>(visit.a.i);
+    if constexpr (kParameters) parameters_.Put(visit.neuron, visit.memory);
+    slot_[visit.neuron] = kNoIndex;
   }
 
   void VisitSpike(const SpikeLog<R>& log, std::int64_t s, double high) {
     const std::int64_t j = log.index[s];
     const double time = static_cast<double>(log.time[s]);
     const double current = static_cast<double>(log.current[s]);
-    // Often a spike coincides with the arrival that it causes, and no neuron has to go anywhere.
-    const bool there = time == high && slot_[j] == kNoIndex;
-    Visit* const visit = there ? nullptr : &Stop(j, time, high);
-    const double v_after = there ? static_cast<double>(v_[j]) : visit->a.v;
-    const double gradient = spike_gradient_[s] + TakeRelease(j, time, current);
+    Visit& visit = Stop(j, time, high);
+    const double v_after = visit.a.v;
+    const double release = TakeRelease(j, time, current);
+    const double gradient = spike_gradient_[s] + release;
     const double threshold = p_.threshold(j), reset = p_.reset(j);
-    double v_before = 0;
+    visit.a.v = 0;
     if (BeganAbove(p_, j, time) || !(current > threshold)) {
       // No crossing: the neuron stood at the threshold when something else happened, whose time it
       // shares. Its voltage had no say in that.
       pinned_[j] += gradient - Model::Rate(constants_[j], {reset, current}).v * v_after;
       any_pinned_ = true;
     } else {
-      v_before = AdjointSpike<Model>(constants_[j], threshold, reset, current, gradient, v_after);
+      visit.a.v = AdjointSpike<Model>(constants_[j], threshold, reset, current, gradient, v_after);
     }
-    if (there) {
-      v_[j] = static_cast<R>(v_before);
-    } else {
-      visit->a.v = v_before;
+    if constexpr (kParameters) {
+      parameters_.Reset(j, reset, v_after, visit.memory);
+      parameters_.Threshold(j, -visit.a.v);
+      parameters_.Release(j, release);
     }
   }
 
   void VisitRelease(const Release& release, double high) {
     const std::int64_t j = release.neuron;
     Visit& visit = Stop(j, release.time, high);
+    const double reset = p_.reset(j);
     // The gradient is linear in the current at the release.
-    const double rest = AdjointRelease<Model>(constants_[j], p_.reset(j), 0, visit.a.v);
-    const double unit = AdjointRelease<Model>(constants_[j], p_.reset(j), 1, visit.a.v);
+    const double rest = AdjointRelease<Model>(constants_[j], reset, 0, visit.a.v);
+    const double unit = AdjointRelease<Model>(constants_[j], reset, 1, visit.a.v);
     clamp_slot_[j] = static_cast<std::int32_t>(n_clamps_);
     clamps_[n_clamps_++] = {release.neuron, release.time, unit - rest, rest};
+    if constexpr (kParameters) parameters_.Reset(j, reset, visit.a.v, visit.memory);
     visit.a.v = 0;
   }
 
@@ -258,27 +288,27 @@ class NetworkReverse {
   // Everything back to the time of the previous arrival.
   void FlowBack(double low, double high) {
     for (std::int64_t m = 0; m < n_visits_; ++m) {
-      Visit& visit = visits_[m];
-      visit.a =
-          Model::AdjointFlow(Model::Propagate(constants_[visit.neuron], visit.time - low), visit.a);
+      // A spike often coincides with the arrival that it caused: then it has not left.
+      if (visits_[m].time == high) {
+        Return(visits_[m]);
+      } else {
+        Move(visits_[m], low);
+      }
     }
     if (high > low) FlowAll(high - low);
     for (std::int64_t m = 0; m < n_visits_; ++m) {
-      const Visit& visit = visits_[m];
-      v_[visit.neuron] = static_cast<R>(visit.a.v);
-      i_[visit.neuron] = static_cast<R>(visit.a.i);
-      slot_[visit.neuron] = kNoIndex;
+      if (slot_[visits_[m].neuron] != kNoIndex) Return(visits_[m]);
     }
   }
 
   void FlowAll(double dt) {
-    if (uniform_) {
-      lanes_.template Set<Model>(0, constants_[0], dt);
-      AdjointFlowLanes<R, true>(lanes_, n_, v_, i_);
-    } else {
-      for (std::int64_t j = 0; j < n_; ++j) lanes_.template Set<Model>(j, constants_[j], dt);
-      AdjointFlowLanes<R, false>(lanes_, n_, v_, i_);
+    for (std::int64_t j = 0; j < (uniform_ ? 1 : n_); ++j) {
+      lanes_.template Set<Model>(j, constants_[j], dt);
+      if constexpr (kParameters) parameters_.SetStep(j, constants_[j], dt);
     }
+    if constexpr (kParameters) parameters_.FlowBack(lanes_, v_, i_);
+    const auto flow = uniform_ ? AdjointFlowLanes<R, true> : AdjointFlowLanes<R, false>;
+    flow(lanes_, n_, v_, i_);
   }
 
   void Arrive(const Arrival<R>& arrival, NetworkGradients<R>& gradients) {
@@ -300,6 +330,7 @@ class NetworkReverse {
     const R* const row = projection.row(source);
     AdjointArrivalLanes<Model, R>(n_, row, rate_mem_, rate_syn_, v_, i_, own.weights + source * n_,
                                   scratch_);
+    if constexpr (kParameters) parameters_.Arrive(row);
     double sum = static_cast<double>(SumPairwise(scratch_, n_));
     for (std::int64_t k = 0; k < n_clamps_; ++k) {
       const std::int64_t j = clamps_[k].neuron;
@@ -321,6 +352,7 @@ class NetworkReverse {
     for (std::int64_t k = arrival.begin; k < arrival.end; ++k) {
       const std::int64_t j = projection.order[delays + k];
       own.weights[source * n_ + j] += i_[j];
+      if constexpr (kParameters) parameters_.Arrive(j, row[j]);
       const double gradient =
           static_cast<double>(row[j] *
                               AdjointArrival<Model, R>(rate_mem_[j], rate_syn_[j], v_[j], i_[j])) +
@@ -341,14 +373,16 @@ class NetworkReverse {
   void Finish(NetworkGradients<R>& gradients) {
     for (std::int64_t j = 0; j < n_; ++j) {
       const double current = static_cast<double>(p_.i[j]);
+      const Adjoint start{static_cast<double>(p_.v[j]) - p_.v_leak[j], current};
+      if constexpr (kParameters) parameters_.Begin(j, start);
       gradients.v[j] = v_[j];
       gradients.i[j] = i_[j];
       gradients.release[j] = static_cast<R>(TakeRelease(j, p_.time, current));
-      gradients.time +=
-          TakePinned(j) - Model::TimeSensitivity(
-                              constants_[j], {static_cast<double>(p_.v[j]) - p_.v_leak[j], current},
-                              {static_cast<double>(v_[j]), static_cast<double>(i_[j])});
+      gradients.time += TakePinned(j) - Model::TimeSensitivity(constants_[j], start,
+                                                               {static_cast<double>(v_[j]),
+                                                                static_cast<double>(i_[j])});
     }
+    if constexpr (kParameters) parameters_.Write(constants_, gradients.params);
     for (std::int64_t k = 0; k < p_.queue.size; ++k) {
       gradients.input_time[k] = static_cast<R>(input_gradient_[k]);
     }
@@ -361,6 +395,7 @@ class NetworkReverse {
   const std::int64_t n_;
   const bool uniform_;
   ArrivalQueue<R, Direction::kBackward> arrivals_;
+  ParameterLanes<Model, R> parameters_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_, *scratch_;
   PropagatorLanes<R> lanes_;

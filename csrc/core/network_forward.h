@@ -225,13 +225,11 @@ class NetworkForward {
   }
 
   void FlowAll(double dt) {
-    if (uniform_) {
-      lanes_.template Set<Model>(0, constants_[0], dt);
-      FlowLanes<R, true>(lanes_, n_, v_, i_);
-    } else {
-      for (std::int64_t j = 0; j < n_; ++j) lanes_.template Set<Model>(j, constants_[j], dt);
-      FlowLanes<R, false>(lanes_, n_, v_, i_);
+    for (std::int64_t j = 0; j < (uniform_ ? 1 : n_); ++j) {
+      lanes_.template Set<Model>(j, constants_[j], dt);
     }
+    const auto flow = uniform_ ? FlowLanes<R, true> : FlowLanes<R, false>;
+    flow(lanes_, n_, v_, i_);
   }
 
   // Whether the log can take another spike of a neuron.

@@ -8,6 +8,7 @@
 
 #include "core/adjoint.h"
 #include "core/next_crossing.h"
+#include "core/parameter_lanes.h"
 #include "core/problem.h"
 #include "core/types.h"
 
@@ -105,11 +106,41 @@ Outcome StepForward(const Problem<R>& p, const ConstantsTable<Model, R>& constan
   return finite;
 }
 
+// What a neuron contributes to the gradients of its parameters.
+struct NeuronGradients {
+  double tau_mem = 0, tau_syn = 0, v_th = 0, v_leak = 0, v_reset = 0, t_ref = 0;
+
+  // A free flow.
+  template <class FlowGradients>
+  void Add(const FlowGradients& flow) {
+    tau_mem += flow.tau_mem;
+    tau_syn += flow.tau_syn;
+    v_leak += flow.v_leak;
+  }
+};
+
+// Adds them up, or writes them for each neuron.
+template <class R>
+void WriteGradients(const ParameterGradients<R>& gradients, std::int64_t n,
+                    const NeuronGradients* each) {
+  const auto write = [&](const ParamGradient<R>& gradient, double NeuronGradients::* member) {
+    WriteGradient(gradient, n, [&](std::int64_t j) { return each[j].*member; });
+  };
+  write(gradients.tau_mem, &NeuronGradients::tau_mem);
+  write(gradients.tau_syn, &NeuronGradients::tau_syn);
+  write(gradients.v_th, &NeuronGradients::v_th);
+  write(gradients.v_leak, &NeuronGradients::v_leak);
+  write(gradients.v_reset, &NeuronGradients::v_reset);
+  write(gradients.t_ref, &NeuronGradients::t_ref);
+}
+
 // `ct.spike_time` is the cotangent of the one event time. `gradients.weights` is the one row that
-// an arrival touches; the rest of it is zero.
+// an arrival touches; the rest of it is zero. `each` has an entry for every neuron, all zero; null:
+// not asked for.
 template <class Model, class R>
 void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants,
-                  const StepResult<R>& out, const Cotangents<R>& ct, Gradients<R>& gradients) {
+                  const StepResult<R>& out, const Cotangents<R>& ct, Gradients<R>& gradients,
+                  NeuronGradients* each) {
   using Adjoint = typename Model::template Pair<double>;
   const auto kind = static_cast<EventKind>(*out.event_kind);
   const double time = static_cast<double>(*out.time);
@@ -120,6 +151,10 @@ void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants
     return {voltage ? static_cast<double>(ct.v[j]) : 0.0, static_cast<double>(ct.i[j])};
   };
 
+  const auto flows = [&](std::int64_t j, double dt, const Adjoint& x, const Adjoint& a) {
+    if (each != nullptr) each[j].Add(Model::FlowSensitivity(constants[j], dt, x, a));
+  };
+
   // What the loss owes to the time of the event.
   double time_gradient = ct.time;
   if (kind != EventKind::kNone) time_gradient += static_cast<double>(*ct.spike_time);
@@ -127,18 +162,22 @@ void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants
     const auto x = internal::FlowNeuron<Model>(p, constants[j], j, time);
     time_gradient += Model::TimeSensitivity(constants[j], x, behind(j));
     gradients.release[j] = j == spiking ? R(0) : ct.release[j];
+    const bool at_reset = j == spiking || static_cast<double>(p.release[j]) > time;
+    if (each != nullptr && at_reset) each[j].v_reset += static_cast<double>(ct.v[j]);
   }
   gradients.time = 0;
   gradients.t_max = 0;
   double spiking_v = 0;
   if (kind == EventKind::kSpike) {
     time_gradient += static_cast<double>(ct.release[spiking]);
+    if (each != nullptr) each[spiking].t_ref += static_cast<double>(ct.release[spiking]);
     const auto x = internal::FlowNeuron<Model>(p, constants[spiking], spiking, time);
     if (BeganAbove(p, spiking, time) || !(x.i > p.threshold(spiking))) {
       gradients.time += time_gradient;  // no crossing: it stood at the threshold from the start
     } else {
       spiking_v = AdjointSpike<Model>(constants[spiking], p.threshold(spiking), p.reset(spiking),
                                       x.i, time_gradient, 0);
+      if (each != nullptr) each[spiking].v_th -= spiking_v;
     }
   } else if (kind == EventKind::kInput) {
     for (std::int64_t j = 0; j < p.n_neurons; ++j) gradients.weights[j] = ct.i[j];
@@ -155,13 +194,19 @@ void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants
     const double i = static_cast<double>(p.i[j]);
     const Adjoint start{static_cast<double>(p.v[j]) - p.v_leak[j], i};
     if (release > time) {
+      flows(j, time - p.time, {0, i}, {0, a.i});
       a = {0, Model::DecayCurrent(c, a.i, time - p.time)};
     } else if (release > p.time) {
+      const Adjoint at_release{p.reset(j), Model::DecayCurrent(c, i, release - p.time)};
+      flows(j, time - release, at_release, a);
       a = Model::AdjointFlow(Model::Propagate(c, time - release), a);
+      if (each != nullptr) each[j].v_reset += a.v;
+      flows(j, release - p.time, {0, i}, {0, a.i});
       const double current = Model::DecayCurrent(c, i, release - p.time);
       gradients.release[j] += static_cast<R>(AdjointRelease<Model>(c, p.reset(j), current, a.v));
       a = {0, Model::DecayCurrent(c, a.i, release - p.time)};
     } else {
+      flows(j, time - p.time, start, a);
       a = Model::AdjointFlow(Model::Propagate(c, time - p.time), a);
     }
     gradients.v[j] = static_cast<R>(a.v);

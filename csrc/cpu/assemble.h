@@ -12,6 +12,7 @@
 
 #include "core/adjoint.h"
 #include "core/forward.h"
+#include "core/parameter_lanes.h"
 #include "core/problem.h"
 #include "cpu/kernels.h"
 
@@ -155,6 +156,24 @@ struct OwnResults {
   R end_time = 0;
   std::int32_t head = 0, count = 0;
 };
+
+template <class R>
+ParameterGradients<R> MakeParamGradients(const BatchParamGradients<R>& batch, std::int64_t example,
+                                         std::int64_t n_neurons) {
+  const auto one = [&](const Batched<R>& gradient) {
+    return ParamGradient<R>{gradient[example], gradient.core_size() == n_neurons && n_neurons != 1};
+  };
+  return {one(batch.tau_mem), one(batch.tau_syn), one(batch.v_th),
+          one(batch.v_leak),  one(batch.v_reset), one(batch.t_ref)};
+}
+
+template <class R>
+void Poison(const BatchParamGradients<R>& batch, std::int64_t example) {
+  for (const Batched<R>* gradient :
+       {&batch.tau_mem, &batch.tau_syn, &batch.v_th, &batch.v_leak, &batch.v_reset, &batch.t_ref}) {
+    FillNaN((*gradient)[example], gradient->core_size());
+  }
+}
 
 template <class R>
 Gradients<R> MakeGradients(const BatchGradients<R>& batch, std::int64_t example, R* weights,

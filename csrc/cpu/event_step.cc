@@ -88,8 +88,13 @@ void EventStepBackward(const BatchProblem<R>& batch, const StepResults<R>& resul
   std::vector<R> rows(static_cast<std::size_t>(batch.n_batch * batch.n_neurons), R(0));
   const std::int64_t workers = NumWorkers(pool, batch.n_batch, StepCost(batch));
   const internal::Scratch scratch(workers, TableBytes(batch));
+  const bool parameters = gradients.params.wanted;
+  const auto neurons = static_cast<std::size_t>(parameters ? batch.n_neurons : 0);
+  std::vector<NeuronGradients> each(neurons * static_cast<std::size_t>(workers));
   ParallelFor(pool, batch.n_batch, workers, [&](std::int64_t b, std::int64_t worker) {
     const Problem<R> problem = internal::MakeProblem(batch, b);
+    NeuronGradients* const own = each.data() + static_cast<std::size_t>(worker) * neurons;
+    std::fill(own, own + neurons, NeuronGradients());
     R* const row = rows.data() + b * batch.n_neurons;
     R* const times = gradients.input_time[b];
     std::fill(times, times + queue, R(0));
@@ -99,10 +104,15 @@ void EventStepBackward(const BatchProblem<R>& batch, const StepResults<R>& resul
       for (R* lane : {row, g.v, g.i, g.release}) internal::FillNaN(lane, batch.n_neurons);
       internal::FillNaN(times, queue);
       g.time = g.t_max = std::numeric_limits<double>::quiet_NaN();
+      if (parameters) internal::Poison(gradients.params, b);
     } else {
       const auto table = MakeTable(scratch.of(worker), problem);
       StepBackward<Model>(problem, table, MakeResult(results, b),
-                          internal::MakeCotangents(cotangents, b), g);
+                          internal::MakeCotangents(cotangents, b), g, parameters ? own : nullptr);
+      if (parameters) {
+        WriteGradients(internal::MakeParamGradients(gradients.params, b, batch.n_neurons),
+                       batch.n_neurons, own);
+      }
     }
     *gradients.time[b] = static_cast<R>(g.time);
     *gradients.t_max[b] = static_cast<R>(g.t_max);

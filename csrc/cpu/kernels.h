@@ -89,10 +89,18 @@ struct BatchCotangents {
   Batched<const R> event_time, v, i, release, time;
 };
 
+// The gradients of parameters, one value or one per neuron; written where they are wanted.
+template <class R>
+struct BatchParamGradients {
+  Batched<R> tau_mem, tau_syn, v_th, v_leak, v_reset, t_ref;
+  bool wanted = false;
+};
+
 template <class R>
 struct BatchGradients {
   Batched<R> weights;  // summed over the examples that share a slot
   Batched<R> v, i, release, time, input_time, t_max;
+  BatchParamGradients<R> params;
   bool want_input_time = true;
 };
 
@@ -101,6 +109,7 @@ struct BatchNetworkGradients {
   // Each summed over the examples that share a slot.
   Batched<R> weights, recurrent, delays, recurrent_delays;
   Batched<R> v, i, release, time, input_time, past_time, t_max;
+  BatchParamGradients<R> params;
 };
 
 template <class R>
@@ -110,6 +119,12 @@ template <class R>
 void EventLoopBackward(const BatchProblem<R>& problem, const LoopResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool);
+
+// The same by the sweep of networks, with the gradients of parameters.
+template <class R>
+void EventLoopParameterGradients(const BatchProblem<R>& problem, const LoopResults<R>& results,
+                                 const BatchCotangents<R>& cotangents,
+                                 const BatchGradients<R>& gradients, ThreadPool& pool);
 
 // How many spikes an example fires up to t_max, counted up to a limit: what an error has to say
 // after a record was too small.
@@ -157,13 +172,14 @@ void FlowForward(const BatchNeurons<R>& neurons, const Batched<R>& v, const Batc
 template <class R>
 void FlowBackward(const BatchNeurons<R>& neurons, const Batched<const R>& ct_v,
                   const Batched<const R>& ct_i, const Batched<R>& v, const Batched<R>& i,
-                  const Batched<R>& dt);
+                  const Batched<R>& dt, const BatchParamGradients<R>& params);
 template <class R>
 void CrossingForward(const BatchNeurons<R>& neurons, const Batched<R>& delay,
                      const BatchStatus<R>& outcome);
 template <class R>
 void CrossingBackward(const BatchNeurons<R>& neurons, const Batched<const R>& delay,
-                      const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i);
+                      const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i,
+                      const BatchParamGradients<R>& params);
 
 }  // namespace jaxsnn
 

@@ -232,11 +232,13 @@ void NetworkLoopForward(const BatchNetwork<R>& batch, const LoopResults<R>& resu
   });
 }
 
-template <class R>
-void NetworkLoopBackward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
-                         const BatchCotangents<R>& cotangents,
-                         const BatchNetworkGradients<R>& gradients, ThreadPool& pool) {
-  using Sweep = NetworkReverse<CubaLif, R>;
+namespace {
+
+template <class R, bool kParameters>
+void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
+              const BatchCotangents<R>& cotangents, const BatchNetworkGradients<R>& gradients,
+              ThreadPool& pool) {
+  using Sweep = NetworkReverse<CubaLif, R, kParameters>;
   const std::array<const Batched<R>*, 4> reduced{&gradients.weights, &gradients.recurrent,
                                                  &gradients.delays, &gradients.recurrent_delays};
   const std::int64_t n_chunks = CountChunks(batch.n_batch, reduced);
@@ -265,7 +267,11 @@ void NetworkLoopBackward(const BatchNetwork<R>& batch, const LoopResults<R>& res
                             gradients.input_time[b],
                             gradients.past_time[b],
                             0,
-                            0};
+                            0,
+                            {}};
+      if (kParameters) {
+        g.params = internal::MakeParamGradients(gradients.params, b, batch.n_neurons);
+      }
       const Outcome outcome{static_cast<Status>(*results.outcome.status[b])};
       if (outcome.failed()) {
         for (std::size_t k = 0; k < own.size(); ++k) {
@@ -275,6 +281,7 @@ void NetworkLoopBackward(const BatchNetwork<R>& batch, const LoopResults<R>& res
         internal::FillNaN(g.input_time, gradients.input_time.core_size());
         internal::FillNaN(g.past_time, gradients.past_time.core_size());
         g.time = g.t_max = std::numeric_limits<double>::quiet_NaN();
+        if (kParameters) internal::Poison(gradients.params, b);
       } else {
         WithNetwork(projections, scratch.of(worker), b,
                     [&](Arena& arena, const Network<R>& network, Outcome) {
@@ -288,6 +295,47 @@ void NetworkLoopBackward(const BatchNetwork<R>& batch, const LoopResults<R>& res
     }
   });
   for (Reduction<R>& sum : sums) sum.Finish();
+}
+
+}  // namespace
+
+template <class R>
+void NetworkLoopBackward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
+                         const BatchCotangents<R>& cotangents,
+                         const BatchNetworkGradients<R>& gradients, ThreadPool& pool) {
+  const auto backward = gradients.params.wanted ? Backward<R, true> : Backward<R, false>;
+  backward(batch, results, cotangents, gradients, pool);
+}
+
+template <class R>
+void EventLoopParameterGradients(const BatchProblem<R>& batch, const LoopResults<R>& results,
+                                 const BatchCotangents<R>& cotangents,
+                                 const BatchGradients<R>& gradients, ThreadPool& pool) {
+  static constexpr R kNoDelay = 0;
+  const BatchLayout one({batch.n_batch}, {1});
+  BatchNetwork<R> network;
+  static_cast<BatchProblem<R>&>(network) = batch;
+  network.recurrent = Batched<const R>(&kNoDelay, 0, one);
+  network.delays = network.recurrent_delays = Batched<const R>(&kNoDelay, 1, one);
+  network.past_time = Batched<const R>(&kNoDelay, 0, one);
+  network.past_index = Batched<const std::int32_t>(nullptr, 0, one);
+  network.population_sizes = {batch.n_neurons};
+  network.population_capacities = {results.max_events};
+  std::array<R, 2> delays;  // that nobody asks for
+  BatchNetworkGradients<R> all;
+  all.weights = gradients.weights;
+  all.recurrent = Batched<R>(delays.data(), 0, one);
+  all.delays = Batched<R>(delays.data(), 1, one);
+  all.recurrent_delays = Batched<R>(delays.data() + 1, 1, one);
+  all.v = gradients.v;
+  all.i = gradients.i;
+  all.release = gradients.release;
+  all.time = gradients.time;
+  all.input_time = gradients.input_time;
+  all.past_time = Batched<R>(delays.data(), 0, one);
+  all.t_max = gradients.t_max;
+  all.params = gradients.params;
+  Backward<R, true>(network, results, cotangents, all, pool);
 }
 
 template <class R>
@@ -321,6 +369,9 @@ SpikeCount CountSpikes(const BatchNetwork<R>& batch, std::int64_t example, std::
   template void NetworkLoopBackward<R>(const BatchNetwork<R>&, const LoopResults<R>&,              \
                                        const BatchCotangents<R>&, const BatchNetworkGradients<R>&, \
                                        ThreadPool&);                                               \
+  template void EventLoopParameterGradients<R>(const BatchProblem<R>&, const LoopResults<R>&,      \
+                                               const BatchCotangents<R>&,                          \
+                                               const BatchGradients<R>&, ThreadPool&);             \
   template SpikeCount CountSpikes<R>(const BatchNetwork<R>&, std::int64_t, std::int64_t,           \
                                      std::int64_t, ThreadPool&)
 JAXSNN_INSTANTIATE(float);

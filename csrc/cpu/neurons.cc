@@ -1,10 +1,12 @@
 // Neuron by neuron: exact propagation and the next crossing, each with its derivative.
 #include <cmath>
 #include <cstdint>
+#include <vector>
 
 #include "core/models/cuba_lif.h"
 #include "core/next_crossing.h"
 #include "core/problem.h"
+#include "core/step.h"
 #include "cpu/assemble.h"
 #include "cpu/kernels.h"
 
@@ -65,7 +67,8 @@ void FlowForward(const BatchNeurons<R>& batch, const Batched<R>& v, const Batche
 template <class R>
 void FlowBackward(const BatchNeurons<R>& batch, const Batched<const R>& ct_v,
                   const Batched<const R>& ct_i, const Batched<R>& v, const Batched<R>& i,
-                  const Batched<R>& dt_gradient) {
+                  const Batched<R>& dt_gradient, const BatchParamGradients<R>& params) {
+  std::vector<NeuronGradients> each(static_cast<std::size_t>(batch.n_neurons));
   for (std::int64_t b = 0; b < batch.n_batch; ++b) {
     const Problem<R> p = MakeNeurons(batch, b);
     const Param<R> dt = internal::MakeParam(batch.dt, b, p.n_neurons);
@@ -78,6 +81,12 @@ void FlowBackward(const BatchNeurons<R>& batch, const Batched<const R>& ct_v,
       v[b][j] = static_cast<R>(back.v);
       i[b][j] = static_cast<R>(back.i);
       dt_gradient[b][j] = static_cast<R>(Model::TimeSensitivity(constants, x, a));
+      NeuronGradients& own = each[static_cast<std::size_t>(j)] = {};
+      if (params.wanted) own.Add(Model::FlowSensitivity(constants, dt[j], StateOf(p, j), a));
+    }
+    if (params.wanted) {
+      WriteGradients(internal::MakeParamGradients(params, b, p.n_neurons), p.n_neurons,
+                     each.data());
     }
   }
 }
@@ -102,39 +111,50 @@ void CrossingForward(const BatchNeurons<R>& batch, const Batched<R>& delay,
 // v(t) = threshold defines t: dt = -<dv/dx, dx> / v'(t), the transpose of the flow again.
 template <class R>
 void CrossingBackward(const BatchNeurons<R>& batch, const Batched<const R>& delay,
-                      const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i) {
+                      const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i,
+                      const BatchParamGradients<R>& params) {
+  std::vector<NeuronGradients> each(static_cast<std::size_t>(batch.n_neurons));
   for (std::int64_t b = 0; b < batch.n_batch; ++b) {
     const Problem<R> p = MakeNeurons(batch, b);
     for (std::int64_t j = 0; j < p.n_neurons; ++j) {
       const double t = static_cast<double>(delay[b][j]);
       // No crossing, or one that is there already: nothing moves it.
       State back{0, 0};
+      NeuronGradients& own = each[static_cast<std::size_t>(j)] = {};
       if (t > 0 && t < kNever) {
         const auto constants = ConstantsOf(p, j);
         const auto propagator = Model::Propagate(constants, t);
         const double current = Model::Flow(propagator, StateOf(p, j)).i;
         const double slope = Model::Rate(constants, {p.threshold(j), current}).v;
-        back = Model::AdjointFlow<double>(propagator,
-                                          {-static_cast<double>(ct_delay[b][j]) / slope, 0});
+        const State a{-static_cast<double>(ct_delay[b][j]) / slope, 0};
+        back = Model::AdjointFlow<double>(propagator, a);
+        if (params.wanted) own.Add(Model::FlowSensitivity(constants, t, StateOf(p, j), a));
+        own.v_th = -a.v;
       } else if (std::isnan(t)) {
         back = {t, t};
+        own = {t, t, t, t, t, t};
       }
       v[b][j] = static_cast<R>(back.v);
       i[b][j] = static_cast<R>(back.i);
     }
+    if (params.wanted) {
+      WriteGradients(internal::MakeParamGradients(params, b, p.n_neurons), p.n_neurons,
+                     each.data());
+    }
   }
 }
 
-#define JAXSNN_INSTANTIATE(R)                                                                  \
-  template void FlowForward<R>(const BatchNeurons<R>&, const Batched<R>&, const Batched<R>&,   \
-                               const BatchStatus<R>&);                                         \
-  template void FlowBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,               \
-                                const Batched<const R>&, const Batched<R>&, const Batched<R>&, \
-                                const Batched<R>&);                                            \
-  template void CrossingForward<R>(const BatchNeurons<R>&, const Batched<R>&,                  \
-                                   const BatchStatus<R>&);                                     \
-  template void CrossingBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,           \
-                                    const Batched<const R>&, const Batched<R>&, const Batched<R>&)
+#define JAXSNN_INSTANTIATE(R)                                                                      \
+  template void FlowForward<R>(const BatchNeurons<R>&, const Batched<R>&, const Batched<R>&,       \
+                               const BatchStatus<R>&);                                             \
+  template void FlowBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,                   \
+                                const Batched<const R>&, const Batched<R>&, const Batched<R>&,     \
+                                const Batched<R>&, const BatchParamGradients<R>&);                 \
+  template void CrossingForward<R>(const BatchNeurons<R>&, const Batched<R>&,                      \
+                                   const BatchStatus<R>&);                                         \
+  template void CrossingBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,               \
+                                    const Batched<const R>&, const Batched<R>&, const Batched<R>&, \
+                                    const BatchParamGradients<R>&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);
 #undef JAXSNN_INSTANTIATE

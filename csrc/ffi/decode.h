@@ -76,10 +76,14 @@ class Decoder {
   Batched<const T> ArgParam(const char* name, const Dim& neurons) {
     Dim size;
     Batched<const T> param = Arg<T>(name, {&size});
-    if (size.size != 1 && size.size != neurons.size) {
-      Fail(name, "has " + std::to_string(size.size) +
-                     " values, expected 1 or n_neurons=" + std::to_string(neurons.size));
-    }
+    CheckParam(name, size, neurons);
+    return param;
+  }
+  template <class T>
+  Batched<T> RetParam(const char* name, const Dim& neurons) {
+    Dim size;
+    Batched<T> param = Ret<T>(name, {&size});
+    CheckParam(name, size, neurons);
     return param;
   }
 
@@ -107,6 +111,12 @@ class Decoder {
   }
 
  private:
+  void CheckParam(const char* name, const Dim& size, const Dim& neurons) {
+    if (size.size == 1 || size.size == neurons.size) return;
+    Fail(name, "has " + std::to_string(size.size) +
+                   " values, expected 1 or n_neurons=" + std::to_string(neurons.size));
+  }
+
   template <class T>
   Batched<T> View(const char* name, const xla::ffi::AnyBuffer& buffer,
                   std::initializer_list<Dim*> core) {

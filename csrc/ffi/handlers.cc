@@ -151,7 +151,21 @@ BatchCotangents<R> DecodeCotangents(Decoder& d, Dims& dims, std::initializer_lis
 }
 
 template <class R>
-BatchGradients<R> DecodeGradients(Decoder& d, Dims& dims, bool want_input_time) {
+BatchParamGradients<R> DecodeParamGradients(Decoder& d, const Dim& neurons, bool wanted) {
+  BatchParamGradients<R> g;
+  g.tau_mem = d.RetParam<R>("gradient of params.tau_mem", neurons);
+  g.tau_syn = d.RetParam<R>("gradient of params.tau_syn", neurons);
+  g.v_th = d.RetParam<R>("gradient of params.v_th", neurons);
+  g.v_leak = d.RetParam<R>("gradient of params.v_leak", neurons);
+  g.v_reset = d.RetParam<R>("gradient of params.v_reset", neurons);
+  g.t_ref = d.RetParam<R>("gradient of params.t_ref", neurons);
+  g.wanted = wanted;
+  return g;
+}
+
+template <class R>
+BatchGradients<R> DecodeGradients(Decoder& d, Dims& dims, bool want_input_time,
+                                  bool want_parameters) {
   BatchGradients<R> g;
   g.weights = d.Ret<R>("gradient of weights", {&dims.inputs, &dims.neurons});
   g.v = d.Ret<R>("gradient of v", {&dims.neurons});
@@ -160,14 +174,15 @@ BatchGradients<R> DecodeGradients(Decoder& d, Dims& dims, bool want_input_time) 
   g.time = d.Ret<R>("gradient of time", {});
   g.input_time = d.Ret<R>("gradient of inputs.time", {&dims.queue});
   g.t_max = d.Ret<R>("gradient of t_max", {});
+  g.params = DecodeParamGradients<R>(d, dims.neurons, want_parameters);
   g.want_input_time = want_input_time;
   return g;
 }
 
 template <class R>
 BatchNetworkGradients<R> DecodeNetworkGradients(Decoder& d, Dims& dims, DelayDims& delays,
-                                                DelayDims& recurrent) {
-  const auto own = DecodeGradients<R>(d, dims, true);
+                                                DelayDims& recurrent, bool want_parameters) {
+  const auto own = DecodeGradients<R>(d, dims, true, want_parameters);
   BatchNetworkGradients<R> g;
   g.weights = own.weights;
   g.v = own.v;
@@ -176,6 +191,7 @@ BatchNetworkGradients<R> DecodeNetworkGradients(Decoder& d, Dims& dims, DelayDim
   g.time = own.time;
   g.input_time = own.input_time;
   g.t_max = own.t_max;
+  g.params = own.params;
   g.recurrent = d.Ret<R>("gradient of recurrent", {&dims.sources, &dims.neurons});
   g.delays = d.Ret<R>("gradient of delays", {&delays.rows, &delays.cols});
   g.recurrent_delays = d.Ret<R>("gradient of recurrent_delays", {&recurrent.rows, &recurrent.cols});
@@ -255,7 +271,7 @@ ffi::Error EventLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
 }
 
 ffi::Error EventLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                        bool want_input_time) {
+                        bool want_input_time, bool want_parameters) {
   return Guard("event_loop gradient", args, [&]<class R>() {
     Decoder d("event_loop gradient", args, rets, ResultsAre::kOperands);
     d.SetBatch(1, 1);
@@ -263,10 +279,11 @@ ffi::Error EventLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto problem = DecodeProblem<R>(d, dims);
     const auto results = DecodeLoop<R>(d, dims);
     const auto cotangents = DecodeCotangents<R>(d, dims, {&dims.events});
-    const auto gradients = DecodeGradients<R>(d, dims, want_input_time);
+    const auto gradients = DecodeGradients<R>(d, dims, want_input_time, want_parameters);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    EventLoopBackward<R>(problem, results, cotangents, gradients, pool);
+    const auto backward = want_parameters ? EventLoopParameterGradients<R> : EventLoopBackward<R>;
+    backward(problem, results, cotangents, gradients, pool);
     return ffi::Error::Success();
   });
 }
@@ -295,7 +312,7 @@ ffi::Error NetworkLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi:
 }
 
 ffi::Error NetworkLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                          ffi::Span<const std::int64_t> sizes,
+                          bool want_parameters, ffi::Span<const std::int64_t> sizes,
                           ffi::Span<const std::int64_t> capacities) {
   return Guard("network_loop gradient", args, [&]<class R>() {
     Decoder d("network_loop gradient", args, rets, ResultsAre::kOperands);
@@ -305,7 +322,7 @@ ffi::Error NetworkLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi:
     const auto network = DecodeNetwork<R>(d, dims, delays, recurrent, sizes, capacities);
     const auto results = DecodeLoop<R>(d, dims, false);
     const auto cotangents = DecodeCotangents<R>(d, dims, {&dims.events});
-    const auto gradients = DecodeNetworkGradients<R>(d, dims, delays, recurrent);
+    const auto gradients = DecodeNetworkGradients<R>(d, dims, delays, recurrent, want_parameters);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     NetworkLoopBackward<R>(network, results, cotangents, gradients, pool);
@@ -329,7 +346,7 @@ ffi::Error EventStepFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
 }
 
 ffi::Error EventStepBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                        bool want_input_time) {
+                        bool want_input_time, bool want_parameters) {
   return Guard("event_step gradient", args, [&]<class R>() {
     Decoder d("event_step gradient", args, rets, ResultsAre::kOperands);
     d.SetBatch(1, 1);
@@ -337,7 +354,7 @@ ffi::Error EventStepBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto problem = DecodeProblem<R>(d, dims);
     const auto results = DecodeStep<R>(d, dims);
     const auto cotangents = DecodeCotangents<R>(d, dims, {});
-    const auto gradients = DecodeGradients<R>(d, dims, want_input_time);
+    const auto gradients = DecodeGradients<R>(d, dims, want_input_time, want_parameters);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     EventStepBackward<R>(problem, results, cotangents, gradients, pool);
@@ -375,7 +392,7 @@ ffi::Error FlowFwd(ffi::RemainingArgs args, ffi::RemainingRets rets, std::int64_
   });
 }
 
-ffi::Error FlowBwd(ffi::RemainingArgs args, ffi::RemainingRets rets) {
+ffi::Error FlowBwd(ffi::RemainingArgs args, ffi::RemainingRets rets, bool want_parameters) {
   return Guard("flow gradient", args, [&]<class R>() {
     Decoder d("flow gradient", args, rets);
     d.SetBatch(0, 1);
@@ -388,8 +405,9 @@ ffi::Error FlowBwd(ffi::RemainingArgs args, ffi::RemainingRets rets) {
     const auto v = d.Ret<R>("gradient of v", {&dims.neurons});
     const auto i = d.Ret<R>("gradient of i", {&dims.neurons});
     const auto dt = d.Ret<R>("gradient of dt", {&dims.neurons});
+    const auto params = DecodeParamGradients<R>(d, dims.neurons, want_parameters);
     if (!d.ok()) return d.error();
-    FlowBackward<R>(neurons, ct_v, ct_i, v, i, dt);
+    FlowBackward<R>(neurons, ct_v, ct_i, v, i, dt, params);
     return ffi::Error::Success();
   });
 }
@@ -411,7 +429,7 @@ ffi::Error CrossingFwd(ffi::RemainingArgs args, ffi::RemainingRets rets, std::in
   });
 }
 
-ffi::Error CrossingBwd(ffi::RemainingArgs args, ffi::RemainingRets rets) {
+ffi::Error CrossingBwd(ffi::RemainingArgs args, ffi::RemainingRets rets, bool want_parameters) {
   return Guard("next_crossing gradient", args, [&]<class R>() {
     Decoder d("next_crossing gradient", args, rets);
     d.SetBatch(0, 1);
@@ -422,8 +440,9 @@ ffi::Error CrossingBwd(ffi::RemainingArgs args, ffi::RemainingRets rets) {
     const auto ct_delay = d.Arg<R>("cotangent of delay", {&dims.neurons});
     const auto v = d.Ret<R>("gradient of v", {&dims.neurons});
     const auto i = d.Ret<R>("gradient of i", {&dims.neurons});
+    const auto params = DecodeParamGradients<R>(d, dims.neurons, want_parameters);
     if (!d.ok()) return d.error();
-    CrossingBackward<R>(neurons, delay, ct_delay, v, i);
+    CrossingBackward<R>(neurons, delay, ct_delay, v, i, params);
     return ffi::Error::Success();
   });
 }
@@ -438,8 +457,12 @@ auto BindWindow() {
       .Attr<std::string_view>("label");
 }
 auto BindWindowGradient() {
-  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attr<bool>(
-      "want_input_time");
+  return ffi::Ffi::Bind()
+      .Ctx<ffi::ThreadPool>()
+      .RemainingArgs()
+      .RemainingRets()
+      .Attr<bool>("want_input_time")
+      .Attr<bool>("want_parameters");
 }
 auto BindNetwork() {
   return BindWindow()
@@ -451,6 +474,7 @@ auto BindNetworkGradient() {
       .Ctx<ffi::ThreadPool>()
       .RemainingArgs()
       .RemainingRets()
+      .Attr<bool>("want_parameters")
       .Attr<ffi::Span<const std::int64_t>>("population_sizes")
       .Attr<ffi::Span<const std::int64_t>>("population_capacities");
 }
@@ -461,7 +485,9 @@ auto BindNeurons() {
       .Attr<std::int64_t>("raise_on")
       .Attr<std::string_view>("label");
 }
-auto BindNeuronsGradient() { return ffi::Ffi::Bind().RemainingArgs().RemainingRets(); }
+auto BindNeuronsGradient() {
+  return ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attr<bool>("want_parameters");
+}
 
 XLA_FFI_DEFINE_HANDLER(kEventLoopFwd, EventLoopFwd, BindWindow());
 XLA_FFI_DEFINE_HANDLER(kEventLoopBwd, EventLoopBwd, BindWindowGradient());

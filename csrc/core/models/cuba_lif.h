@@ -39,6 +39,33 @@ struct CubaLif {
     R i_from_i;
   };
 
+  // What the gradients of parameters are made of: the adjoint a of the future, weighted with the
+  // response of the neuron to a unit of what it has now.
+  template <class R>
+  struct Memory {
+    R v;     // integral of a.v e^{-t/tau_mem}: response of v to v
+    R rise;  // integral of a.v (e^{-t/tau_syn} - k(t)): response of i - v to i
+    R i;     // integral of a.i e^{-t/tau_syn}: response of i to i
+    R rest;  // integral of a.v / tau_mem: response of v to the leak
+  };
+
+  // How a time step adds the adjoint at its end to the memory.
+  template <class R>
+  struct MemoryStep {
+    R v_from_v;
+    R rise_from_v;
+    R i_from_v;
+    R i_from_i;
+    R rest_from_v;
+  };
+
+  // Gradients of the parameters that rule the free solution.
+  struct FlowGradients {
+    double tau_mem = 0;
+    double tau_syn = 0;
+    double v_leak = 0;
+  };
+
   JAXSNN_HD static Constants Prepare(double tau_mem, double tau_syn) {
     const double rate_mem = 1.0 / tau_mem;
     const double rate_syn = 1.0 / tau_syn;
@@ -71,6 +98,62 @@ struct CubaLif {
   template <class R>
   JAXSNN_HD static Pair<R> AdjointFlow(const Propagator<R>& p, const Pair<R>& a) {
     return {p.v_from_v * a.v, p.v_from_i * a.v + p.i_from_i * a.i};
+  }
+
+  // All are convolutions of two or three exponentials. With the slower rate s, the gap g and
+  // x = g t, those of three are t^2 e^{-s t} times (x - 1 + e^{-x}) / x^2 where the slower one comes
+  // twice, and (1 - (1 + x) e^{-x}) / x^2 where the faster one does.
+  JAXSNN_HD static MemoryStep<double> Remember(const Constants& c, const Propagator<double>& p,
+                                               double dt) {
+    const double x = c.gap * dt;
+    const Decay slow = DecayOver(c.slow * dt), gap = DecayOver(x);
+    const bool mem_slower = c.rate_mem < c.rate_syn;
+    // Below 1/2 by the series of the first, 1/2! - x/3! + x^2/4! - ..., and by that both add up to
+    // (1 - e^{-x}) / x.
+    constexpr double kSeries[] = {1.0 / 2,        -1.0 / 6,        1.0 / 24,       -1.0 / 120,
+                                  1.0 / 720,      -1.0 / 5040,     1.0 / 40320,    -1.0 / 362880,
+                                  1.0 / 3628800,  -1.0 / 39916800, 1.0 / 479001600,
+                                  -1.0 / 6227020800, 1.0 / 87178291200};
+    double series = 0;
+    for (int n = 12; n >= 0; --n) series = kSeries[n] + x * series;
+    const double inverse = x > 0 ? 1 / x : 0;
+    const bool near = x < 0.5;
+    const double both = x > 0 ? gap.lost * inverse : 1.0;
+    const double twice_slow = near ? series : (x - gap.lost) * inverse * inverse;
+    const double twice_fast = near ? both - series : (gap.lost - x * gap.kept) * inverse * inverse;
+    const double scale = dt * dt * slow.kept * c.rate_mem;
+    const double mem_mem_syn = scale * (mem_slower ? twice_slow : twice_fast);
+    const double mem_syn_syn = scale * (mem_slower ? twice_fast : twice_slow);
+    return {dt * p.v_from_v, p.v_from_i * c.tau_mem - mem_mem_syn, mem_syn_syn, dt * p.i_from_i,
+            DecayOver(c.rate_mem * dt).lost};
+  }
+
+  // The memory at the begin of a time step, from that at its end and the adjoint there.
+  template <class R>
+  JAXSNN_HD static Memory<R> Recall(const Propagator<R>& p, const MemoryStep<R>& step,
+                                    const Memory<R>& m, const Pair<R>& a) {
+    return {p.v_from_v * m.v + step.v_from_v * a.v,
+            p.i_from_i * m.rise + step.rise_from_v * a.v - p.v_from_i * m.v,
+            p.i_from_i * m.i + step.i_from_v * a.v + step.i_from_i * a.i,
+            m.rest + step.rest_from_v * a.v};
+  }
+
+  // What a state leaves behind in the memory: dL/dtau_mem = -1/tau_mem integral of a.v V' and
+  // dL/dtau_syn = 1/tau_syn^2 integral of a.i i, of which this is the part of state x.
+  JAXSNN_HD static FlowGradients Attribute(const Constants& c, const Memory<double>& m,
+                                           const Pair<double>& x) {
+    return {-(x.i * m.rise - x.v * m.v) * c.rate_mem * c.rate_mem,
+            x.i * m.i * c.rate_syn * c.rate_syn, 0};
+  }
+
+  // The gradients of one time step from x, with the adjoint a at its end.
+  JAXSNN_HD static FlowGradients FlowSensitivity(const Constants& c, double dt,
+                                                 const Pair<double>& x, const Pair<double>& a) {
+    const Propagator<double> p = Propagate(c, dt);
+    const Memory<double> m = Recall(p, Remember(c, p, dt), Memory<double>{0, 0, 0, 0}, a);
+    FlowGradients gradients = Attribute(c, m, x);
+    gradients.v_leak = m.rest;
+    return gradients;
   }
 
   JAXSNN_HD static double DecayCurrent(const Constants& c, double i, double dt) {

@@ -150,8 +150,8 @@ class Op:
         gradient_axes: core axes of gradients that differ from those of their operand, because the
             kernel returns them before a sum over that axis.
         shared_attributes: names of the attributes that the backward call takes as well.
-        optional_gradients: names of operands for which the backward call takes an attribute
-            ``want_<name>``, whether their gradient is wanted at all.
+        optional_gradients: groups of operands, for each of which the backward call takes an
+            attribute ``want_<group>``: whether any of their gradients is wanted.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class Op:
         residuals: Sequence[str],
         gradient_axes: Mapping[str, tuple[str, ...]] | None = None,
         shared_attributes: Sequence[str] = (),
-        optional_gradients: Sequence[str] = (),
+        optional_gradients: Mapping[str, Sequence[str]] | None = None,
     ):
         self.name = name
         self.operands = tuple(operands)
@@ -172,7 +172,7 @@ class Op:
         self.residuals = tuple(f for f in results if f.name in residuals)
         self._gradient_axes = dict(gradient_axes or {})
         self._shared_attributes = tuple(shared_attributes)
-        self._optional_gradients = tuple(optional_gradients)
+        self._optional_gradients = dict(optional_gradients or {})
         self._forward = self._primitive("fwd", self._forward_shapes, self._lower_forward)
         self._linear = Primitive(f"jaxsnn_{name}_linear")
         self._linear.multiple_results = True
@@ -253,15 +253,11 @@ class Op:
     def _jvp(self, primals, tangents, *, sizes, attributes):
         results = self._forward.bind(*primals, sizes=sizes, attributes=attributes)
         named = {f.name: r for f, r in zip(self.results, results, strict=True)}
-        moving = []
-        for field, tangent in zip(self.operands, tangents, strict=True):
-            if field.differentiable:
-                moving.append(ad.instantiate_zeros(tangent))
-            elif not isinstance(tangent, ad.Zero):
-                raise NotImplementedError(
-                    f"jaxsnn.ops.{self.name}: no gradient with respect to {field.name} yet; "
-                    "take it out of what is differentiated, e.g. by jax.lax.stop_gradient"
-                )
+        moving = [
+            ad.instantiate_zeros(tangent)
+            for field, tangent in zip(self.operands, tangents, strict=True)
+            if field.differentiable
+        ]
         residuals = [named[f.name] for f in self.residuals]
         shared = tuple(a for a in attributes if a[0] in self._shared_attributes)
         linear = self._linear.bind(*primals, *residuals, *moving, sizes=sizes, attributes=shared)
@@ -342,7 +338,10 @@ class Op:
         shapes = self._backward_shapes(
             *operands, sizes=sizes, attributes=attributes, leads=leads, wanted=wanted
         )
-        own = {f"want_{name}": bool(name in wanted) for name in self._optional_gradients}
+        own = {
+            f"want_{group}": any(name in wanted for name in names)
+            for group, names in self._optional_gradients.items()
+        }
         call = jax.ffi.ffi_call(f"jaxsnn_{self.name}_bwd", shapes)
         return call(*operands, **_ffi_attributes(attributes), **own)
 
@@ -361,9 +360,12 @@ class Op:
 
 
 _PARAMS = tuple(
-    Field(f"params.{name}", ("value",))
+    Field(f"params.{name}", (f"{name}_values",), differentiable=True)
     for name in ("tau_mem", "tau_syn", "v_th", "v_leak", "v_reset", "t_ref")
 )
+# Gradients that the backward calls leave out where nobody wants them.
+_PARAMETERS = {"parameters": tuple(field.name for field in _PARAMS)}
+_OPTIONAL = {"input_time": ("input_time",), **_PARAMETERS}
 _PROBLEM = (
     Field("weights", ("inputs", "neurons"), differentiable=True, reduced=True),
     Field("v", ("neurons",), differentiable=True),
@@ -426,7 +428,7 @@ event_loop = Op(
     _PROBLEM,
     _LOOP_RESULTS,
     [f.name for f in _LOOP_RESULTS],
-    optional_gradients=["input_time"],
+    optional_gradients=_OPTIONAL,
 )
 network_loop = Op(
     "network_loop",
@@ -434,13 +436,14 @@ network_loop = Op(
     _NETWORK_RESULTS,
     [f.name for f in _NETWORK_RESULTS],
     shared_attributes=["population_sizes", "population_capacities"],
+    optional_gradients=_PARAMETERS,
 )
 event_step = Op(
     "event_step",
     _PROBLEM,
     _STEP_RESULTS,
     [f.name for f in _STEP_RESULTS],
-    optional_gradients=["input_time"],
+    optional_gradients=_OPTIONAL,
 )
 flow = Op(
     "flow",
@@ -448,12 +451,14 @@ flow = Op(
     (*_NEURONS, *_OUTCOME),
     [],
     gradient_axes={"dt": ("neurons",)},
+    optional_gradients=_PARAMETERS,
 )
 next_crossing = Op(
     "next_crossing",
     (*_NEURONS, *_PARAMS),
     (Field("delay", ("neurons",), differentiable=True), *_OUTCOME),
     ["delay"],
+    optional_gradients=_PARAMETERS,
 )
 
 FACTS = 3  # argument, element and value behind a status
