@@ -15,6 +15,7 @@
 #include "core/arrivals.h"
 #include "core/forward.h"
 #include "core/lanes.h"
+#include "core/network_forward.h"
 #include "core/parameter_lanes.h"
 #include "core/projection.h"
 #include "core/propagators.h"
@@ -41,9 +42,19 @@ struct NetworkGradients {
   R* release;
   R* input_time;
   R* past_time;
+  R* probe_time;
   double time;
   double t_max;
   ParameterGradients<R> params;  // unless the sweep leaves them out
+};
+
+// The loss gradients that enter besides Cotangents, and the views that they belong to.
+template <class R>
+struct ViewCotangents {
+  Views<R> views;
+  const R* probe_v = nullptr;
+  const R* probe_i = nullptr;
+  const R* maximum = nullptr;
 };
 
 // kParameters: with the gradients of neuron parameters.
@@ -71,21 +82,31 @@ class NetworkReverse {
     spike_gradient_ = arena.Take<double>(capacity);
     input_gradient_ = arena.Take<double>(network.queue.size);
     past_gradient_ = arena.Take<double>(network.n_past);
+    held_ = arena.Take<bool>(n_);
+    peaks_ = arena.Take<Peak>(n_);
   }
 
   void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
-           NetworkGradients<R>& gradients) {
+           const ViewCotangents<R>& views, NetworkGradients<R>& gradients) {
     constants_.Fill(p_);
-    Start(log, end, status, ct, gradients);
+    Start(log, end, status, ct, views, gradients);
     double high = static_cast<double>(*end.time);
     for (;;) {
-      const bool first = arrivals_.empty();
-      const double low = first ? p_.time : arrivals_.time();
-      Visits(log, high);
+      const double arrival = arrivals_.empty() ? -kNever : arrivals_.time();
+      const double probe = next_probe_ >= 0 ? ProbeTime(next_probe_) : -kNever;
+      const bool first = arrival == -kNever && probe == -kNever;
+      // Which arrivals of the time of a probe come behind it: those that a spike has caused.
+      const bool at_probe = probe > arrival || (probe == arrival && !IsCaused(log));
+      const double low = first ? p_.time : at_probe ? probe : arrival;
+      Visits(log, high, first ? -kNever : low, !first && !at_probe);
       FlowBack(low, high);
       high = low;
       if (first) break;
-      Arrive(arrivals_.Pop(), gradients);
+      if (at_probe) {
+        Probe(next_probe_--, views, gradients);
+      } else {
+        Arrive(arrivals_.Pop(), gradients);
+      }
     }
     Finish(gradients);
   }
@@ -115,8 +136,16 @@ class NetworkReverse {
     double gradient;
   };
 
+  // The maximum of a neuron, which the loss depends on.
+  struct Peak {
+    double time;
+    std::int32_t neuron;
+    double gradient;
+    double rate;  // of the voltage right behind it
+  };
+
   void Start(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
-             NetworkGradients<R>& gradients) {
+             const ViewCotangents<R>& views, NetworkGradients<R>& gradients) {
     const std::int64_t count = *end.count;
     next_spike_ = count - 1;
     const double end_time = static_cast<double>(*end.time);
@@ -138,6 +167,7 @@ class NetworkReverse {
       rate_mem_[j] = static_cast<R>(constants_[j].rate_mem);
       rate_syn_[j] = static_cast<R>(constants_[j].rate_syn);
       slot_[j] = clamp_slot_[j] = kNoIndex;
+      held_[j] = clamped;
       pinned_[j] = 0;
       gradients.release[j] = 0;
       end_gradient += Model::TimeSensitivity(
@@ -145,11 +175,51 @@ class NetworkReverse {
           {static_cast<double>(end.v[j]) - p_.v_leak[j], static_cast<double>(end.i[j])},
           {static_cast<double>(v_[j]), static_cast<double>(i_[j])});
     }
+    end_gradient += ListPeaks(views, end_time);
     const bool at_spike = status == Status::kEventCapacity;
     if (at_spike) spike_gradient_[count - 1] += end_gradient;
     gradients.t_max = at_spike ? 0 : end_gradient;
     gradients.time = 0;
     ListReleases(log, count, end_time);
+    next_probe_ = p_.n_probes - 1;
+    while (next_probe_ >= 0 && ProbeTime(next_probe_) > end_time) {
+      gradients.probe_time[next_probe_--] = 0;
+    }
+  }
+
+  double ProbeTime(std::int64_t k) const { return static_cast<double>(p_.probe_time[k]); }
+
+  // Whether the next arrival comes from a spike of its own time.
+  bool IsCaused(const SpikeLog<R>& log) const {
+    if (arrivals_.empty() || !arrivals_.IsOwn(arrivals_.source())) return false;
+    return static_cast<double>(log.time[arrivals_.OwnOf(arrivals_.source())]) == arrivals_.time();
+  }
+
+  // All maxima that the loss depends on, in the order of time. Returns what it owes through them to
+  // the end of the window.
+  double ListPeaks(const ViewCotangents<R>& views, double end_time) {
+    double end_gradient = 0;
+    n_peaks_ = 0;
+    for (std::int64_t j = 0; views.maximum != nullptr && j < n_; ++j) {
+      const double gradient = static_cast<double>(views.maximum[j]);
+      if (gradient == 0) continue;
+      const MaximumLog<R>& log = views.views.maximum;
+      if (log.v[j] == static_cast<R>(p_.threshold(j) + p_.v_leak[j])) {
+        // At a spike: the highest is the threshold, wherever the spike moves.
+        if constexpr (kParameters) parameters_.Threshold(j, gradient);
+        continue;
+      }
+      const double rate = static_cast<double>(log.current[j] - log.v[j]) * constants_[j].rate_mem;
+      Peak peak{static_cast<double>(log.time[j]), static_cast<std::int32_t>(j), gradient, rate};
+      if (peak.time == end_time) {
+        end_gradient += rate * gradient;
+        peak.rate = 0;
+      }
+      peaks_[n_peaks_++] = peak;
+    }
+    std::sort(peaks_, peaks_ + n_peaks_,
+              [](const Peak& a, const Peak& b) { return a.time < b.time; });
+    return end_gradient;
   }
 
   // All ends of refractory periods inside the window, in the order of time.
@@ -171,21 +241,24 @@ class NetworkReverse {
               [](const Release& a, const Release& b) { return a.time < b.time; });
   }
 
-  // All spikes and releases behind the next arrival, latest first. A release comes before the
-  // arrivals of the same time. A spike comes behind them, except for those that it has caused.
-  void Visits(const SpikeLog<R>& log, double high) {
+  // All spikes, releases and maxima down to `low`, where an arrival or a probe is; latest first. A
+  // release comes before the arrivals and probes of the same time, a maximum behind them, and so
+  // does a spike, except for the arrivals that it has caused.
+  void Visits(const SpikeLog<R>& log, double high, double low, bool at_arrival) {
     n_visits_ = 0;
-    const double arrival = arrivals_.empty() ? -kNever : arrivals_.time();
     for (;;) {
       const double spike = next_spike_ >= 0 ? static_cast<double>(log.time[next_spike_]) : -kNever;
       const double release = n_releases_ > 0 ? releases_[n_releases_ - 1].time : -kNever;
-      if (spike >= release) {
-        const bool caused = spike == arrival && arrivals_.IsOwn(arrivals_.source()) &&
+      const double peak = n_peaks_ > 0 ? peaks_[n_peaks_ - 1].time : -kNever;
+      if (peak > -kNever && peak >= low && peak > spike && peak >= release) {
+        VisitPeak(peaks_[--n_peaks_], high);
+      } else if (spike >= release) {
+        const bool caused = at_arrival && spike == low && arrivals_.IsOwn(arrivals_.source()) &&
                             arrivals_.OwnOf(arrivals_.source()) >= next_spike_;
-        if (next_spike_ < 0 || spike < arrival || caused) return;
+        if (next_spike_ < 0 || spike < low || caused) return;
         VisitSpike(log, next_spike_--, high);
       } else {
-        if (release <= arrival) return;
+        if (release <= low) return;
         VisitRelease(releases_[--n_releases_], high);
       }
     }
@@ -234,6 +307,7 @@ class NetworkReverse {
     const double gradient = spike_gradient_[s] + release;
     const double threshold = p_.threshold(j), reset = p_.reset(j);
     visit.a.v = 0;
+    held_[j] = false;
     if (BeganAbove(p_, j, time) || !(current > threshold)) {
       // No crossing: the neuron stood at the threshold when something else happened, whose time it
       // shares. Its voltage had no say in that.
@@ -249,8 +323,22 @@ class NetworkReverse {
     }
   }
 
+  void VisitPeak(const Peak& peak, double high) {
+    const std::int64_t j = peak.neuron;
+    if (held_[j]) {
+      if constexpr (kParameters) parameters_.AtReset(j, peak.gradient);
+      return;
+    }
+    Stop(j, peak.time, high).a.v += peak.gradient;
+    if (peak.rate == 0) return;
+    // A kink: the maximum moves with the arrival that makes it.
+    pinned_[j] += peak.rate * peak.gradient;
+    any_pinned_ = true;
+  }
+
   void VisitRelease(const Release& release, double high) {
     const std::int64_t j = release.neuron;
+    held_[j] = true;
     Visit& visit = Stop(j, release.time, high);
     const double reset = p_.reset(j);
     // The gradient is linear in the current at the release.
@@ -323,6 +411,24 @@ class NetworkReverse {
     (arrivals_.IsOwn(arrival.source)     ? spike_gradient_[arrivals_.OwnOf(arrival.source)]
      : arrivals_.IsInput(arrival.source) ? input_gradient_[arrivals_.InputOf(arrival.source)]
                                          : past_gradient_[arrival.source]) += gradient;
+  }
+
+  void Probe(std::int64_t k, const ViewCotangents<R>& views, NetworkGradients<R>& gradients) {
+    double sum = 0;
+    for (std::int64_t j = 0; j < n_; ++j) {
+      const std::int64_t at = k * n_ + j;
+      if (kParameters && held_[j]) {
+        parameters_.AtReset(j, static_cast<double>(views.probe_v[at]));
+      }
+      const R a_v = held_[j] ? R(0) : views.probe_v[at], a_i = views.probe_i[at];
+      v_[j] += a_v;
+      i_[j] += a_i;
+      sum += Model::TimeSensitivity(constants_[j],
+                                    {static_cast<double>(views.views.probe_v[at]) - p_.v_leak[j],
+                                     static_cast<double>(views.views.probe_i[at])},
+                                    {static_cast<double>(a_v), static_cast<double>(a_i)});
+    }
+    gradients.probe_time[k] = static_cast<R>(sum);
   }
 
   double ArriveAtAll(const Projection<R>& projection, std::int64_t source, double time,
@@ -400,6 +506,8 @@ class NetworkReverse {
   R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_, *scratch_;
   PropagatorLanes<R> lanes_;
   std::int32_t *slot_, *clamp_slot_;
+  bool* held_;  // refractory at this point of the sweep
+  Peak* peaks_;
   Visit* visits_;
   Clamp* clamps_;
   Release* releases_;
@@ -409,6 +517,8 @@ class NetworkReverse {
   std::int64_t n_visits_ = 0;
   std::int64_t n_clamps_ = 0;
   std::int64_t n_releases_ = 0;
+  std::int64_t n_peaks_ = 0;
+  std::int64_t next_probe_ = 0;
   bool any_pinned_ = false;
 };
 

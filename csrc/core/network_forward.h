@@ -14,6 +14,7 @@
 #include "core/arrivals.h"
 #include "core/forward.h"
 #include "core/lanes.h"
+#include "core/maxima.h"
 #include "core/next_crossing.h"
 #include "core/projection.h"
 #include "core/propagators.h"
@@ -41,6 +42,14 @@ struct Populations {
   }
 };
 
+// What is to be seen of the voltages of a network.
+template <class R>
+struct Views {
+  R* probe_v = nullptr;  // [n_probes, n_neurons]
+  R* probe_i = nullptr;
+  MaximumLog<R> maximum;
+};
+
 template <class Model, class R>
 class NetworkForward {
   using State = typename Model::template Pair<double>;
@@ -51,7 +60,8 @@ class NetworkForward {
         populations_(populations),
         n_(network.n_neurons),
         uniform_(network.uniform_time_constants()),
-        arrivals_(arena, network, populations.capacity()) {
+        arrivals_(arena, network, populations.capacity()),
+        maxima_(arena, n_) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
     for (R** lane : {&v_, &i_, &threshold_, &tau_mem_, &release_, &wait_}) {
       *lane = arena.Take<R>(n_);
@@ -64,8 +74,10 @@ class NetworkForward {
 
   // Runs the example to t_max, or to the last spike for which its population has room. Requires a
   // checked network.
-  Outcome Run(const SpikeLog<R>& log, const EndState<R>& end) {
+  Outcome Run(const SpikeLog<R>& log, const EndState<R>& end, const Views<R>& views) {
     constants_.Fill(p_);
+    views_ = views;
+    track_ = views.maximum.v != nullptr;
     Start(log);
     while (Step(log)) {
     }
@@ -89,7 +101,7 @@ class NetworkForward {
 
   void Start(const SpikeLog<R>& log) {
     now_ = p_.time;
-    count_ = n_refractory_ = 0;
+    count_ = n_refractory_ = next_probe_ = 0;
     any_tonic_ = false;
     std::fill(counts_, counts_ + populations_.count, 0);
     for (std::int64_t j = 0; j < n_; ++j) {
@@ -104,6 +116,7 @@ class NetworkForward {
       if (clamped) refractory_[n_refractory_++] = static_cast<std::int32_t>(j);
     }
     arrivals_.Start(log.time, log.index, 0, p_.t_max);
+    if (track_) maxima_.Start(v_, i_, now_);
   }
 
   // One event. Returns whether there may be another one.
@@ -112,8 +125,13 @@ class NetworkForward {
       Deliver(arrivals_.Pop());
       return true;
     }
-    const bool closing = arrivals_.empty();
-    const double horizon = closing ? p_.t_max : arrivals_.time();
+    if (ProbeTime() <= now_) {
+      Probe();
+      return true;
+    }
+    const double stop = std::min(arrivals_.time(), ProbeTime());
+    const bool closing = stop == kNever;
+    const double horizon = closing ? p_.t_max : stop;
     const Crossing next = FirstCrossing(horizon, closing);
     if (outcome_.failed()) return false;
     if (next.time < kNever) {
@@ -135,6 +153,21 @@ class NetworkForward {
     if (!projection.per_target()) return AddLanes(n_, row, i_);
     const std::int32_t* const order = projection.order + projection.delay_row(source) * n_;
     for (std::int64_t k = arrival.begin; k < arrival.end; ++k) i_[order[k]] += row[order[k]];
+  }
+
+  double ProbeTime() const {
+    return next_probe_ < p_.n_probes ? static_cast<double>(p_.probe_time[next_probe_]) : kNever;
+  }
+
+  // The state of all neurons now, behind the arrivals of this time.
+  void Probe() {
+    R* const v = views_.probe_v + next_probe_ * n_;
+    R* const i = views_.probe_i + next_probe_ * n_;
+    for (std::int64_t j = 0; j < n_; ++j) {
+      v[j] = static_cast<R>(static_cast<double>(v_[j]) + p_.v_leak[j]);
+      i[j] = i_[j];
+    }
+    ++next_probe_;
   }
 
   // The first crossing up to the horizon, that of the first neuron where several coincide. One that
@@ -204,24 +237,39 @@ class NetworkForward {
 
   // All neurons to `time`.
   void Flow(double time) {
+    if (track_) maxima_.Leave(v_, i_, now_);
     if (time > now_) {
       for (std::int64_t k = 0; k < n_refractory_; ++k) {
         const std::int64_t j = refractory_[k];
         before_[k] = {static_cast<double>(v_[j]), static_cast<double>(i_[j])};
       }
       FlowAll(time - now_);
-      std::int64_t left = 0;
       for (std::int64_t k = 0; k < n_refractory_; ++k) {
         const std::int32_t j = refractory_[k];
         const State x = StateAt(j, before_[k], time);
         v_[j] = static_cast<R>(x.v);
         i_[j] = static_cast<R>(x.i);
-        refractory_[left] = j;
-        left += static_cast<double>(release_[j]) > time;
       }
-      n_refractory_ = left;
+      if (track_) Track(time);
+      const auto released = [&](std::int32_t j) {
+        return !(static_cast<double>(release_[j]) > time);
+      };
+      n_refractory_ =
+          std::remove_if(refractory_, refractory_ + n_refractory_, released) - refractory_;
     }
     now_ = time;
+  }
+
+  // The maxima on the way to `time`.
+  void Track(double time) {
+    for (std::int64_t j = 0; j < n_; ++j) {
+      const double free = std::max(static_cast<double>(release_[j]), now_);
+      if (free >= time) continue;  // it stands at its reset
+      const State& now = maxima_.before(j);
+      const State x = free > now_ ? StateAt(j, now, free) : now;
+      maxima_.Follow(j, constants_[j], x, free,
+                     {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, time);
+    }
   }
 
   void FlowAll(double dt) {
@@ -246,6 +294,7 @@ class NetworkForward {
     log.time[count_] = static_cast<R>(now_);
     log.index[count_] = static_cast<std::int32_t>(j);
     log.current[count_] = i_[j];
+    if (track_) maxima_.Spike(j, p_.threshold(j), now_);
     v_[j] = static_cast<R>(p_.reset(j));
     release_[j] = static_cast<R>(now_ + p_.t_ref[j]);
     if (static_cast<double>(release_[j]) > now_) {
@@ -265,6 +314,15 @@ class NetworkForward {
       end.i[j] = i_[j];
       end.release[j] = release_[j];
     }
+    if (track_) {
+      maxima_.Leave(v_, i_, now_);
+      maxima_.Write(views_.maximum, p_.v_leak);
+    }
+    // Probes behind the last spike that was recorded saw nothing.
+    const std::int64_t seen = next_probe_ * n_, all = p_.n_probes * n_;
+    for (R* view : {views_.probe_v, views_.probe_i}) {
+      std::fill(view + seen, view + all, std::numeric_limits<R>::quiet_NaN());
+    }
     *end.time = static_cast<R>(now_);
     *end.head = static_cast<std::int32_t>(p_.CountInputs(now_));
     *end.count = static_cast<std::int32_t>(count_);
@@ -278,6 +336,7 @@ class NetworkForward {
   const std::int64_t n_;
   const bool uniform_;
   ArrivalQueue<R, Direction::kForward> arrivals_;
+  MaximumTracker<Model, R> maxima_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *threshold_, *tau_mem_, *release_, *wait_;
   PropagatorLanes<R> lanes_;
@@ -289,6 +348,9 @@ class NetworkForward {
   double now_ = 0;
   std::int64_t count_ = 0;
   std::int64_t n_refractory_ = 0;
+  std::int64_t next_probe_ = 0;
+  Views<R> views_;
+  bool track_ = false;
   bool any_tonic_ = false;
 };
 

@@ -102,7 +102,7 @@ JAXSNN_HD Outcome CheckParameters(const Problem<R>& p) {
     if (outcome.ok()) outcome = internal::CheckEach(param.data, param.size(n), argument, good);
   };
   check(p.tau_syn, Argument::kTauSyn, positive);
-  check(p.v_th, Argument::kVTh, finite);
+  check(p.v_th, Argument::kVTh, [](double x) { return x > -kNever; });
   check(p.v_leak, Argument::kVLeak, finite);
   check(p.v_reset, Argument::kVReset, finite);
   check(p.t_ref, Argument::kTRef, duration);

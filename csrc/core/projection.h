@@ -71,6 +71,9 @@ struct Network : Problem<R> {
   const R* past_time = nullptr;
   const std::int32_t* past_index = nullptr;
   std::int64_t n_past = 0;
+  // When to look at the state of all neurons.
+  const R* probe_time = nullptr;
+  std::int64_t n_probes = 0;
 
   // The inputs up to here are on their way already.
   JAXSNN_HD std::int64_t CountInputs(double until) const {
@@ -102,6 +105,14 @@ JAXSNN_HD Outcome CheckNetwork(const Network<R>& p) {
   }
   if (outcome.argument == Argument::kInputTime) outcome.argument = Argument::kPastTime;
   if (outcome.argument == Argument::kInputIndex) outcome.argument = Argument::kPastIndex;
+  double previous = p.time;
+  for (std::int64_t k = 0; outcome.ok() && k < p.n_probes; ++k) {
+    const double at = static_cast<double>(p.probe_time[k]);
+    if (std::isnan(at)) return {Status::kNonFinite, Argument::kProbeTime, k, at};
+    if (at < previous) return {Status::kUnsortedInput, Argument::kProbeTime, k, at};
+    if (at > p.t_max) return {Status::kInvalidValue, Argument::kProbeTime, k, at};
+    previous = at;
+  }
   return outcome;
 }
 

@@ -62,6 +62,7 @@ enum class Argument : std::int32_t {
   kRecurrentDelays,
   kPastTime,
   kPastIndex,
+  kProbeTime,
 };
 
 // A status with the facts that its message needs.

@@ -40,6 +40,7 @@ struct BatchNetwork : BatchProblem<R> {
   std::int64_t recurrent_delay_rows = 1, recurrent_delay_cols = 1;
   Batched<const R> past_time;
   Batched<const std::int32_t> past_index;
+  Batched<const R> probe_time;
   // Populations in order: how many neurons, and for how many spikes there is room.
   std::vector<std::int64_t> population_sizes, population_capacities;
 };
@@ -72,6 +73,9 @@ struct LoopResults {
   BatchState<R> state;
   Batched<std::int32_t> count;
   BatchStatus<R> outcome;
+  // Of networks: what probes saw, and the maxima, empty where they are not asked for.
+  Batched<R> probe_v, probe_i;
+  Batched<R> max_v, max_time, max_current;
 };
 
 template <class R>
@@ -87,6 +91,7 @@ struct StepResults {
 template <class R>
 struct BatchCotangents {
   Batched<const R> event_time, v, i, release, time;
+  Batched<const R> probe_v, probe_i, max_v;  // of networks
 };
 
 // The gradients of parameters, one value or one per neuron; written where they are wanted.
@@ -108,7 +113,7 @@ template <class R>
 struct BatchNetworkGradients {
   // Each summed over the examples that share a slot.
   Batched<R> weights, recurrent, delays, recurrent_delays;
-  Batched<R> v, i, release, time, input_time, past_time, t_max;
+  Batched<R> v, i, release, time, input_time, past_time, probe_time, t_max;
   BatchParamGradients<R> params;
 };
 

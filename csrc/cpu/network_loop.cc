@@ -111,6 +111,8 @@ class BatchProjections {
     network.past_time = batch_.past_time[example];
     network.past_index = batch_.past_index[example];
     network.n_past = batch_.past_time.core_size();
+    network.probe_time = batch_.probe_time[example];
+    network.n_probes = batch_.probe_time.core_size();
     network.input = input_.Make(arena, example, outcome);
     network.recurrent = recurrent_.Make(arena, example, outcome);
     if (outcome.ok()) outcome = CheckNetwork(network);
@@ -126,6 +128,23 @@ template <class R>
 Populations MakePopulations(const BatchNetwork<R>& batch) {
   return {batch.population_sizes.data(), batch.population_capacities.data(),
           static_cast<std::int64_t>(batch.population_sizes.size())};
+}
+
+template <class R>
+Views<R> MakeViews(const LoopResults<R>& results, std::int64_t example) {
+  Views<R> views{results.probe_v[example], results.probe_i[example], {}};
+  if (results.max_v.core_size() > 0) {
+    views.maximum = {results.max_v[example], results.max_time[example],
+                     results.max_current[example]};
+  }
+  return views;
+}
+
+template <class R>
+ViewCotangents<R> MakeViewCotangents(const LoopResults<R>& results, const BatchCotangents<R>& ct,
+                                     std::int64_t example) {
+  return {MakeViews(results, example), ct.probe_v[example], ct.probe_i[example],
+          results.max_v.core_size() > 0 ? ct.max_v[example] : nullptr};
 }
 
 // body(arena, network, outcome) for one example, on scratch memory.
@@ -219,16 +238,23 @@ void NetworkLoopForward(const BatchNetwork<R>& batch, const LoopResults<R>& resu
   const std::int64_t workers = NumWorkers(pool, batch.n_batch, cost);
   const internal::Scratch scratch(workers, bytes);
   ParallelFor(pool, batch.n_batch, workers, [&](std::int64_t b, std::int64_t worker) {
-    WithNetwork(projections, scratch.of(worker), b,
-                [&](Arena& arena, const Network<R>& network, Outcome outcome) {
-                  if (outcome.ok()) {
-                    Sweep sweep(arena, network, populations);
-                    outcome =
-                        sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b));
-                  }
-                  if (outcome.failed()) internal::PoisonLoop(results, b, network.queue.head);
-                  results.outcome.Set(b, outcome);
-                });
+    WithNetwork(
+        projections, scratch.of(worker), b,
+        [&](Arena& arena, const Network<R>& network, Outcome outcome) {
+          if (outcome.ok()) {
+            Sweep sweep(arena, network, populations);
+            outcome = sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b),
+                                MakeViews(results, b));
+          }
+          if (outcome.failed()) {
+            internal::PoisonLoop(results, b, network.queue.head);
+            for (const Batched<R>* view : {&results.probe_v, &results.probe_i, &results.max_v,
+                                           &results.max_time, &results.max_current}) {
+              internal::FillNaN((*view)[b], view->core_size());
+            }
+          }
+          results.outcome.Set(b, outcome);
+        });
   });
 }
 
@@ -266,6 +292,7 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
                             gradients.release[b],
                             gradients.input_time[b],
                             gradients.past_time[b],
+                            gradients.probe_time[b],
                             0,
                             0,
                             {}};
@@ -280,6 +307,7 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
         for (R* lane : {g.v, g.i, g.release}) internal::FillNaN(lane, batch.n_neurons);
         internal::FillNaN(g.input_time, gradients.input_time.core_size());
         internal::FillNaN(g.past_time, gradients.past_time.core_size());
+        internal::FillNaN(g.probe_time, gradients.probe_time.core_size());
         g.time = g.t_max = std::numeric_limits<double>::quiet_NaN();
         if (kParameters) internal::Poison(gradients.params, b);
       } else {
@@ -287,7 +315,8 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
                     [&](Arena& arena, const Network<R>& network, Outcome) {
                       Sweep sweep(arena, network, results.max_events);
                       sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b),
-                                outcome.status, internal::MakeCotangents(cotangents, b), g);
+                                outcome.status, internal::MakeCotangents(cotangents, b),
+                                MakeViewCotangents(results, cotangents, b), g);
                     });
       }
       *gradients.time[b] = static_cast<R>(g.time);
@@ -319,6 +348,7 @@ void EventLoopParameterGradients(const BatchProblem<R>& batch, const LoopResults
   network.delays = network.recurrent_delays = Batched<const R>(&kNoDelay, 1, one);
   network.past_time = Batched<const R>(&kNoDelay, 0, one);
   network.past_index = Batched<const std::int32_t>(nullptr, 0, one);
+  network.probe_time = network.past_time;
   network.population_sizes = {batch.n_neurons};
   network.population_capacities = {results.max_events};
   std::array<R, 2> delays;  // that nobody asks for
@@ -332,7 +362,7 @@ void EventLoopParameterGradients(const BatchProblem<R>& batch, const LoopResults
   all.release = gradients.release;
   all.time = gradients.time;
   all.input_time = gradients.input_time;
-  all.past_time = Batched<R>(delays.data(), 0, one);
+  all.past_time = all.probe_time = Batched<R>(delays.data(), 0, one);
   all.t_max = gradients.t_max;
   all.params = gradients.params;
   Backward<R, true>(network, results, cotangents, all, pool);
@@ -355,8 +385,10 @@ SpikeCount CountSpikes(const BatchNetwork<R>& batch, std::int64_t example, std::
   const internal::Scratch scratch(1, bytes);
   WithNetwork(projections, scratch.of(0), example,
               [&](Arena& arena, const Network<R>& network, Outcome) {
-                Sweep sweep(arena, network, populations);
-                spikes.complete = sweep.Run(results.log(), results.end()).ok();
+                Network<R> unseen = network;
+                unseen.n_probes = 0;
+                Sweep sweep(arena, unseen, populations);
+                spikes.complete = sweep.Run(results.log(), results.end(), {}).ok();
               });
   for (std::int64_t s = 0; s < results.count; ++s) {
     spikes.count += populations.Of(results.index[static_cast<std::size_t>(s)]) == population;

@@ -21,7 +21,7 @@ namespace ffi = xla::ffi;
 // The sizes that the operands of one call share.
 struct Dims {
   Dim inputs, neurons, queue, events, detail{3};
-  Dim sources, past;  // of networks
+  Dim sources, past, probes, maxima;  // of networks
 };
 
 // Delays: along each axis one for all, or one each.
@@ -85,6 +85,7 @@ BatchNetwork<R> DecodeNetwork(Decoder& d, Dims& dims, DelayDims& delays, DelayDi
       DecodeDelays<R>(d, "recurrent_delays", dims.sources, dims.neurons, recurrent);
   p.past_time = d.Arg<R>("past.time", {&dims.past});
   p.past_index = d.Arg<std::int32_t>("past.index", {&dims.past});
+  p.probe_time = d.Arg<R>("probes", {&dims.probes});
   p.n_sources = dims.sources.size;
   p.delay_rows = delays.rows.size;
   p.delay_cols = delays.cols.size;
@@ -103,13 +104,17 @@ BatchNetwork<R> DecodeNetwork(Decoder& d, Dims& dims, DelayDims& delays, DelayDi
   return p;
 }
 
-// `positions`: with the position of each spike in the queue.
+// A layer records the position of each spike in the queue; a network, what was seen of voltages.
+enum class LoopOf { kLayer, kNetwork };
+
 template <class R>
-LoopResults<R> DecodeLoop(Decoder& d, Dims& dims, bool positions = true) {
+LoopResults<R> DecodeLoop(Decoder& d, Dims& dims, LoopOf of) {
   LoopResults<R> r;
   r.spike_time = d.Result<R>("spikes.time", {&dims.events});
   r.spike_index = d.Result<std::int32_t>("spikes.index", {&dims.events});
-  if (positions) r.spike_position = d.Result<std::int32_t>("spikes.position", {&dims.events});
+  if (of == LoopOf::kLayer) {
+    r.spike_position = d.Result<std::int32_t>("spikes.position", {&dims.events});
+  }
   r.spike_current = d.Result<R>("spikes.current", {&dims.events});
   r.state.v = d.Result<R>("v", {&dims.neurons});
   r.state.i = d.Result<R>("i", {&dims.neurons});
@@ -119,6 +124,16 @@ LoopResults<R> DecodeLoop(Decoder& d, Dims& dims, bool positions = true) {
   r.count = d.Result<std::int32_t>("count", {});
   r.outcome.status = d.Result<std::int32_t>("status", {});
   r.outcome.detail = d.Result<R>("detail", {&dims.detail});
+  if (of == LoopOf::kNetwork) {
+    r.probe_v = d.Result<R>("probes.v", {&dims.probes, &dims.neurons});
+    r.probe_i = d.Result<R>("probes.i", {&dims.probes, &dims.neurons});
+    r.max_v = d.Result<R>("maximum.v", {&dims.maxima});
+    r.max_time = d.Result<R>("maximum.time", {&dims.maxima});
+    r.max_current = d.Result<R>("maximum.current", {&dims.maxima});
+    if (dims.maxima.size != 0 && dims.maxima.size != dims.neurons.size) {
+      d.Fail("maximum", "has neither no entries nor one for each neuron");
+    }
+  }
   r.max_events = dims.events.size;
   return r;
 }
@@ -196,6 +211,7 @@ BatchNetworkGradients<R> DecodeNetworkGradients(Decoder& d, Dims& dims, DelayDim
   g.delays = d.Ret<R>("gradient of delays", {&delays.rows, &delays.cols});
   g.recurrent_delays = d.Ret<R>("gradient of recurrent_delays", {&recurrent.rows, &recurrent.cols});
   g.past_time = d.Ret<R>("gradient of past.time", {&dims.past});
+  g.probe_time = d.Ret<R>("gradient of probes", {&dims.probes});
   return g;
 }
 
@@ -259,7 +275,7 @@ ffi::Error EventLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     d.SetBatch(0, 1);
     Dims dims;
     const auto problem = DecodeProblem<R>(d, dims);
-    const auto results = DecodeLoop<R>(d, dims);
+    const auto results = DecodeLoop<R>(d, dims, LoopOf::kLayer);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     EventLoopForward<R>(problem, results, pool);
@@ -277,7 +293,7 @@ ffi::Error EventLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     d.SetBatch(1, 1);
     Dims dims;
     const auto problem = DecodeProblem<R>(d, dims);
-    const auto results = DecodeLoop<R>(d, dims);
+    const auto results = DecodeLoop<R>(d, dims, LoopOf::kLayer);
     const auto cotangents = DecodeCotangents<R>(d, dims, {&dims.events});
     const auto gradients = DecodeGradients<R>(d, dims, want_input_time, want_parameters);
     if (!d.ok()) return d.error();
@@ -298,7 +314,7 @@ ffi::Error NetworkLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi:
     Dims dims;
     DelayDims delays, recurrent;
     const auto network = DecodeNetwork<R>(d, dims, delays, recurrent, sizes, capacities);
-    const auto results = DecodeLoop<R>(d, dims, false);
+    const auto results = DecodeLoop<R>(d, dims, LoopOf::kNetwork);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     NetworkLoopForward<R>(network, results, pool);
@@ -320,8 +336,11 @@ ffi::Error NetworkLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi:
     Dims dims;
     DelayDims delays, recurrent;
     const auto network = DecodeNetwork<R>(d, dims, delays, recurrent, sizes, capacities);
-    const auto results = DecodeLoop<R>(d, dims, false);
-    const auto cotangents = DecodeCotangents<R>(d, dims, {&dims.events});
+    const auto results = DecodeLoop<R>(d, dims, LoopOf::kNetwork);
+    auto cotangents = DecodeCotangents<R>(d, dims, {&dims.events});
+    cotangents.probe_v = d.Arg<R>("cotangent of probes.v", {&dims.probes, &dims.neurons});
+    cotangents.probe_i = d.Arg<R>("cotangent of probes.i", {&dims.probes, &dims.neurons});
+    cotangents.max_v = d.Arg<R>("cotangent of maximum.v", {&dims.maxima});
     const auto gradients = DecodeNetworkGradients<R>(d, dims, delays, recurrent, want_parameters);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);

@@ -22,7 +22,7 @@ inline ArgumentText TextOf(Argument argument) {
     case Argument::kTauSyn:
       return {"params.tau_syn", "a finite time > 0"};
     case Argument::kVTh:
-      return {"params.v_th", "a finite voltage"};
+      return {"params.v_th", "a voltage, inf for neurons that never spike"};
     case Argument::kVLeak:
       return {"params.v_leak", "a finite voltage"};
     case Argument::kVReset:
@@ -59,6 +59,8 @@ inline ArgumentText TextOf(Argument argument) {
       return {"past.time", "times that ascend up to state.time, inf for padding at the end"};
     case Argument::kPastIndex:
       return {"past.index", "a neuron in [0, n_neurons), -1 only with time inf"};
+    case Argument::kProbeTime:
+      return {"probes", "times that ascend from state.time up to t_max"};
     case Argument::kNone:
       break;
   }

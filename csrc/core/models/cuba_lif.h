@@ -164,6 +164,15 @@ struct CubaLif {
     return {(x.i - x.v) * c.rate_mem, -x.i * c.rate_syn};
   }
 
+  // When v, which rises from x, is largest: where i has fallen to v. With the gap g of the rates,
+  // log1p(g q) / g for q = (i - v) / (v (rate_syn - rate_mem) + i rate_mem) and its limit q.
+  JAXSNN_HD static double TimeOfMaximum(const Constants& c, const Pair<double>& x) {
+    const double gap = c.rate_mem < c.rate_syn ? c.gap : -c.gap;
+    const double q = (x.i - x.v) / (x.v * gap + x.i * c.rate_mem);
+    const double z = gap * q;
+    return z == 0 ? q : q * (std::log1p(z) / z);
+  }
+
   // tau_mem == 2 tau_syn makes v quadratic in u = e^{-t/tau_mem}: v(t) = (v + i) u - i u^2.
   JAXSNN_HD static bool HasClosedForm(const Constants& c) { return c.rate_syn == 2 * c.rate_mem; }
 

@@ -27,7 +27,7 @@ def _duration(x):
 _VALID: dict[str, tuple[Callable[[Any], Any], str]] = {
     "tau_mem": (_positive, "a finite time > 0"),
     "tau_syn": (_positive, "a finite time > 0"),
-    "v_th": (np.isfinite, "a finite voltage"),
+    "v_th": (lambda x: x > -np.inf, "a voltage, inf for neurons that never spike"),
     "v_leak": (np.isfinite, "a finite voltage"),
     "v_reset": (np.isfinite, "a finite voltage below v_th"),
     "t_ref": (_duration, "a finite time >= 0"),
@@ -158,6 +158,7 @@ def network_operands(
     delays: Any,
     recurrent_delays: Any,
     past: Spikes | None,
+    probes: Any,
 ) -> list[jax.Array]:
     """The operands of ``event_loop`` with delays or recurrent weights: ``problem`` and the rest."""
     weights = problem[0]
@@ -188,9 +189,15 @@ def network_operands(
         raise ValueError(f"{op}: past.time has shape (), expected (*batch, n_spikes)")
     n_past = past_time.shape[-1]
     core_shape(op, "past.index", past_index, f"(*batch, n_spikes={n_past})", (n_past,))
-    operands = [recurrent, delays, recurrent_delays, past_time, past_index]
-    names = ("recurrent", "delays", "recurrent_delays", "past.time", "past.index")
-    ranks = (2, 2, 2, 1, 1)
+    probe_time = probes if probes is not None else np.zeros(0)
+    if isinstance(probe_time, np.ndarray | list | tuple):
+        probe_time = jnp.asarray(probe_time, dtype)
+    probe_time = like(op, "probes", probe_time, dtype)
+    if probe_time.ndim < 1:
+        raise ValueError(f"{op}: probes has shape (), expected (*batch, n_probes)")
+    operands = [recurrent, delays, recurrent_delays, past_time, past_index, probe_time]
+    names = ("recurrent", "delays", "recurrent_delays", "past.time", "past.index", "probes")
+    ranks = (2, 2, 2, 1, 1, 1)
     leads = {
         name: array.shape[: array.ndim - rank]
         for name, array, rank in zip(names, operands, ranks, strict=True)

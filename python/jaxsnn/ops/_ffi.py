@@ -420,8 +420,16 @@ _NETWORK = (
     ),
     Field("past_time", ("past",), differentiable=True),
     Field("past_index", ("past",), integer=True),
+    Field("probe_time", ("probes",), differentiable=True),
 )
-_NETWORK_RESULTS = tuple(f for f in _LOOP_RESULTS if f.name != "spike_position")
+_NETWORK_RESULTS = (
+    *(field for field in _LOOP_RESULTS if field.name != "spike_position"),
+    Field("probe_v", ("probes", "neurons"), differentiable=True),
+    Field("probe_i", ("probes", "neurons"), differentiable=True),
+    Field("max_v", ("maxima",), differentiable=True),
+    Field("max_time", ("maxima",)),
+    Field("max_current", ("maxima",)),
+)
 
 event_loop = Op(
     "event_loop",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +57,30 @@ class StepResult(NamedTuple):
     detail: Float[Array, "*batch 3"]
 
 
+class Probes(NamedTuple):
+    """The state of all neurons at given times.
+
+    Attributes:
+        v: ``[*batch, n_probes, n_neurons]`` membrane potential; NaN where the window ended before.
+        i: ``[*batch, n_probes, n_neurons]`` synaptic current, with what arrived at this time.
+    """
+
+    v: Float[Array, "*batch n_probes n_neurons"]
+    i: Float[Array, "*batch n_probes n_neurons"]
+
+
+class Maximum(NamedTuple):
+    """The largest membrane potential of every neuron over a window.
+
+    Attributes:
+        v: ``[*batch, n_neurons]``; the threshold where the neuron spiked. Differentiable.
+        time: ``[*batch, n_neurons]``, when it was reached first. Has no gradient.
+    """
+
+    v: Float[Array, "*batch n_neurons"]
+    time: Float[Array, "*batch n_neurons"]
+
+
 class LoopResult(NamedTuple):
     """What :func:`event_loop` returns.
 
@@ -67,6 +91,8 @@ class LoopResult(NamedTuple):
         count: ``[*batch]`` int32, number of spikes before the padding.
         status: ``[*batch]`` int32, a :class:`Status`.
         detail: ``[*batch, 3]``, the facts behind it for :func:`status_message`.
+        probes: what was seen at the times that were asked for.
+        maximum: the maxima, if they were asked for.
     """
 
     spikes: Spikes
@@ -75,6 +101,8 @@ class LoopResult(NamedTuple):
     count: Int32[Array, "*batch"]
     status: Int32[Array, "*batch"]
     detail: Float[Array, "*batch 3"]
+    probes: Probes | None = None
+    maximum: Maximum | None = None
 
 
 def _state(named: dict[str, Array]) -> LIFState:
@@ -94,6 +122,8 @@ def event_loop(
     recurrent_delays: Delay | None = None,
     past: Spikes | None = None,
     populations: Sequence[int] | None = None,
+    probes: Float[Array, "*#batch n_probes"] | Sequence[float] | None = None,
+    maximum: bool = False,
     raise_on: Collection[Status] = FAILURES,
     label: str | Sequence[str] = "event_loop",
 ) -> LoopResult:
@@ -109,9 +139,10 @@ def event_loop(
     each followed by the arrivals that it causes without a delay. Any number of events may coincide.
 
     Reverse-mode gradients are EventProp's (Wunderlich & Pehle, Sci Rep 11:12829, 2021), exact for
-    any number of spikes per neuron and for recurrent connections, with respect to weights, delays,
-    ``state``, the spike times of ``inputs`` and ``past``, and ``t_max``, from the spike times and
-    the final state. The number of spikes is piecewise constant and has no gradient.
+    any number of spikes per neuron and for recurrent connections: of the spike times, the final
+    state, probes and maxima, with respect to weights, delays, all of ``params``, ``state``, the
+    times of ``inputs``, ``past`` and ``probes``, and ``t_max``. The number of spikes is piecewise
+    constant and has no gradient. Without refractory period that with respect to ``t_ref`` is 0.
 
     Without delays and recurrent weights, which is a feed-forward layer, the neurons are swept side
     by side; with them, arrivals go through an event queue. Both take memory in proportion to the
@@ -139,6 +170,10 @@ def event_loop(
             queue keeps those that were taken.
         populations: static, sizes of populations that the neurons consist of, in order. Then
             ``max_events`` has one entry for each, and a window ends where one of them is full.
+        probes: times in ascending order, from ``state.time`` to ``t_max``, at which to return the
+            state of all neurons, differentiable in the times as well.
+        maximum: whether to return the largest voltage of every neuron. It is exact, between events
+            too; its gradient follows the neuron and, at a kink, the arrival that makes it.
         raise_on: statuses for which to raise instead of returning them.
         label: how errors name this call, or each of the populations.
 
@@ -155,22 +190,22 @@ def event_loop(
     operands = _checks.problem_operands(name, params, weights, state, inputs, t_max)
     n_neurons = operands[0].shape[-1]
     sizes, capacities = _checks.populations(name, n_neurons, populations, max_events)
-    common: dict[str, Any] = {
-        "sizes": {"events": sum(capacities), "facts": _ffi.FACTS},
-        "raise_on": np.int64(raise_mask(raise_on)),
-    }
-    if all(x is None for x in (delays, recurrent, recurrent_delays, past, populations)):
-        named = _ffi.event_loop(*operands, label=name, **common)
+    sizes_of_results = {"events": sum(capacities), "facts": _ffi.FACTS}
+    mask = np.int64(raise_mask(raise_on))
+    extras = (delays, recurrent, recurrent_delays, past, populations, probes)
+    if all(x is None for x in extras) and not maximum:
+        named = _ffi.event_loop(*operands, sizes=sizes_of_results, raise_on=mask, label=name)
     else:
         operands = _checks.network_operands(
-            name, operands, recurrent, delays, recurrent_delays, past
+            name, operands, recurrent, delays, recurrent_delays, past, probes
         )
         named = _ffi.network_loop(
             *operands,
             label=name if isinstance(label, str) else "\n".join(label),
             population_sizes=sizes,
             population_capacities=capacities,
-            **common,
+            sizes=sizes_of_results | {"maxima": n_neurons if maximum else 0},
+            raise_on=mask,
         )
     return LoopResult(
         spikes=Spikes(named["spike_time"], named["spike_index"]),
@@ -179,6 +214,8 @@ def event_loop(
         count=named["count"],
         status=named["status"],
         detail=named["detail"],
+        probes=None if probes is None else Probes(named["probe_v"], named["probe_i"]),
+        maximum=Maximum(named["max_v"], named["max_time"]) if maximum else None,
     )
 
 
