@@ -13,8 +13,9 @@ from jaxsnn import LIFParameters, Spikes
 from jaxsnn.dataset import yinyang
 from jaxsnn.event.compose import serial
 from jaxsnn.event.encode import latency_encode, target_times
-from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF, Layer
+from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF
 from jaxsnn.event.loss import first_spike_times, mse_loss
+from jaxsnn.event.population import Layer
 from jaxsnn.event.topology import Graph, Source
 
 TAU = 6e-6  # synaptic time constant of the hardware-like recipe, seconds

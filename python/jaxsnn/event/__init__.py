@@ -7,10 +7,10 @@ the extra ``jaxsnn[train]``, the rest JAX alone.
 from jaxsnn.event.compose import serial
 from jaxsnn.event.delay import Delay
 from jaxsnn.event.encode import latency_encode, target_times
+from jaxsnn.event.leaky_integrate import LeakyIntegrator, Reading
 from jaxsnn.event.leaky_integrate_and_fire import (
     LIF,
     EventPropLIF,
-    Layer,
     RecurrentEventPropLIF,
     RecurrentWeights,
 )
@@ -21,8 +21,9 @@ from jaxsnn.event.loss import (
     target_time_loss,
     ttfs_cross_entropy,
 )
+from jaxsnn.event.population import Layer
 from jaxsnn.event.spikes import merge_spikes, take_spikes
-from jaxsnn.event.topology import Graph, Network, Source
+from jaxsnn.event.topology import Graph, Network, Recording, Source
 from jaxsnn.event.training import Epoch, Examples, Metrics, adam, evaluation, fit, training_epoch
 
 __all__ = [
@@ -33,8 +34,11 @@ __all__ = [
     "Examples",
     "Graph",
     "Layer",
+    "LeakyIntegrator",
     "Metrics",
     "Network",
+    "Reading",
+    "Recording",
     "RecurrentEventPropLIF",
     "RecurrentWeights",
     "Source",

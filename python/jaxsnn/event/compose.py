@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 from jaxsnn.base.types import Array, Spikes
-from jaxsnn.event.leaky_integrate_and_fire import Layer
+from jaxsnn.event.population import Layer
 from jaxsnn.event.topology import Graph, Network, Source
 
 

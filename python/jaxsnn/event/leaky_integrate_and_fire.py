@@ -7,9 +7,8 @@ same spikes and the same gradients, by two routes.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,107 +25,18 @@ from jaxsnn.base.types import (
     initial_state,
 )
 from jaxsnn.event.delay import Delay
-from jaxsnn.ops import FAILURES, EventKind, LoopResult, Status, event_loop, event_step
-from jaxsnn.ops._checks import check_count, check_parameters, check_t_max
+from jaxsnn.event.population import (
+    Layer,
+    Numbers,
+    Population,
+    Train,
+    Weights,
+    normal_weights,
+    population_layer,
+)
+from jaxsnn.ops import EventKind, event_step
+from jaxsnn.ops._checks import check_count
 from jaxsnn.ops._ffi import vary_alike
-
-Weights = Float[Array, "*batch n_inputs n_neurons"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Population:
-    """LIF neurons whose gradient is computed by EventProp: what a layer knows of its neurons.
-
-    Attributes:
-        n_neurons: how many.
-        n_spikes: room for their spikes, per sample.
-        t_max: how long to simulate.
-        params: neuron parameters, scalar or per neuron.
-        truncate: whether to keep the earliest spikes where there are more than ``n_spikes``.
-        name: how errors name them, if they have a name of their own.
-        kind: how errors name them else.
-    """
-
-    n_neurons: int
-    n_spikes: int
-    t_max: float
-    params: LIFParameters
-    truncate: bool
-    name: str | None
-    kind: str
-
-    def __post_init__(self) -> None:
-        check_count(self.label, "n_neurons", self.n_neurons)
-        check_count(self.label, "n_spikes", self.n_spikes)
-        check_t_max(self.label, self.t_max)
-        check_parameters(self.label, self.params)
-
-    @property
-    def label(self) -> str:
-        """How errors name them."""
-        return self.name or self.kind
-
-    def named(self, name: str) -> Population:
-        """The same neurons, with this name if they have none."""
-        return dataclasses.replace(self, name=self.name or name)
-
-    @property
-    def raise_on(self) -> frozenset[Status]:
-        """For which ends of a run to raise."""
-        return FAILURES if self.truncate else FAILURES | {Status.EVENT_CAPACITY}
-
-    def run(self, weights: Weights, spikes: Spikes, **network: Any) -> LoopResult:
-        """Runs from rest; ``network`` are further arguments of :func:`jaxsnn.ops.event_loop`."""
-        return event_loop(
-            self.params,
-            weights,
-            initial_state(self.params, self.n_neurons, weights.dtype),
-            spikes,
-            t_max=self.t_max,
-            max_events=self.n_spikes,
-            raise_on=self.raise_on,
-            label=self.label,
-            **network,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Layer:
-    """A layer as a pair of pure functions; unpacks as ``init, apply``.
-
-    Attributes:
-        init: ``init(key, n_inputs) -> (n_outputs, weights)``.
-        apply: ``apply(weights, spikes) -> spikes``.
-        n_outputs: number of neurons, None where the layer consists of several.
-        population: the neurons, for layers that can have delays and take part in cycles.
-    """
-
-    init: Callable
-    apply: Callable
-    n_outputs: int | None = None
-    population: Population | None = None
-
-    def __iter__(self) -> Iterator[Callable]:
-        return iter((self.init, self.apply))
-
-
-def normal_weights(
-    name: str, key: Array, n_inputs: int, n_neurons: int, mean: float, std: float
-) -> Weights:
-    """Draws weights ``[n_inputs, n_neurons]`` from a normal distribution."""
-    check_count(name, "n_inputs", n_inputs)
-    return mean + std * jax.random.normal(key, (n_inputs, n_neurons))
-
-
-def _layer(
-    population: Population, mean: float, std: float, apply: Callable, eventprop: bool
-) -> Layer:
-    n_neurons = population.n_neurons
-
-    def init(key: Array, n_inputs: int) -> tuple[int, Weights]:
-        return n_neurons, normal_weights(population.label, key, n_inputs, n_neurons, mean, std)
-
-    return Layer(init, apply, n_neurons, population if eventprop else None)
 
 
 def EventPropLIF(
@@ -138,6 +48,7 @@ def EventPropLIF(
     mean: float = 1.0,
     std: float = 1.0,
     truncate: bool = False,
+    train: Train = (),
     name: str | None = None,
 ) -> Layer:
     """A feed-forward layer whose gradient is computed by EventProp.
@@ -150,11 +61,16 @@ def EventPropLIF(
         mean: of the initial weights.
         std: standard deviation of the initial weights.
         truncate: keep the ``n_spikes`` earliest spikes where there are more, instead of raising.
+        train: names of the parameters to train besides the weights, each shared or per neuron as
+            ``params`` has it; :func:`jaxsnn.event.population.trained_parameters` says how they are
+            kept in their range. A mapping from names to functions of the initial value and the
+            trained number does it in another way.
         name: how errors name the layer; the default is its name in a graph, or its kind.
 
     Returns:
         The layer. ``apply(weights, spikes)`` takes and returns :class:`Spikes` with any leading
-        batch axes.
+        batch axes. With trained parameters ``weights`` is a dictionary of ``"weights"`` and
+        ``"params"``.
 
     Raises:
         ValueError, TypeError: for arguments out of range.
@@ -169,12 +85,13 @@ def EventPropLIF(
         truncate=truncate,
         name=name,
         kind="EventPropLIF",
+        train=train,
     )
 
-    def apply(weights: Weights, spikes: Spikes) -> Spikes:
-        return population.run(weights, spikes).spikes
+    def apply(weights: Weights, spikes: Spikes, numbers: Numbers) -> Spikes:
+        return population.run(weights, spikes, numbers).spikes
 
-    return _layer(population, mean, std, apply, eventprop=True)
+    return population_layer(population, mean, std, apply)
 
 
 class RecurrentWeights(NamedTuple):
@@ -295,6 +212,7 @@ def RecurrentEventPropLIF(
         return population.run(
             jnp.where(hears_input, weights.input, 0),
             spikes,
+            {},
             recurrent=jnp.where(exists, weights.recurrent, 0),
             **delays,
         ).spikes
@@ -320,6 +238,7 @@ def LIF(
     mean: float = 1.0,
     std: float = 1.0,
     truncate: bool = False,
+    train: Train = (),
     name: str | None = None,
 ) -> Layer:
     """A feed-forward layer differentiated analytically, event by event.
@@ -328,21 +247,22 @@ def LIF(
     discontinuity. The same function as :func:`EventPropLIF`, slower, and with a state per event
     kept for the gradient. Arguments and errors as there.
     """
-    params = LIFParameters() if params is None else params
     population = Population(
         n_neurons=n_neurons,
         n_spikes=n_spikes,
         t_max=t_max,
-        params=params,
+        params=LIFParameters() if params is None else params,
         truncate=truncate,
         name=name,
         kind="LIF",
+        train=train,
     )
 
-    def apply(weights: Weights, spikes: Spikes) -> Spikes:
+    def apply(weights: Weights, spikes: Spikes, numbers: Numbers) -> Spikes:
+        params = population.parameters(numbers)
         start = initial_state(params, n_neurons, weights.dtype)
         # One cheap pass without gradient says how many spikes there are, or that they do not fit.
-        count = population.run(*jax.lax.stop_gradient((weights, spikes))).count
+        count = population.run(*jax.lax.stop_gradient((weights, spikes, numbers))).count
         n_steps = spikes.time.shape[-1] + n_spikes
         batch = jnp.broadcast_shapes(weights.shape[:-2], spikes.time.shape[:-1], count.shape)
         carry = [
@@ -365,7 +285,7 @@ def LIF(
         _, events = jax.lax.scan(step, carry, None, length=n_steps)
         return _own_spikes(events, count, n_spikes)
 
-    return _layer(population, mean, std, apply, eventprop=False)
+    return population_layer(population, mean, std, apply, eventprop=False)
 
 
 def _own_spikes(events, count: Array, n_spikes: int) -> Spikes:

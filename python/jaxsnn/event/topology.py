@@ -8,25 +8,27 @@ event queue. Either way spike times and gradients are exact.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.base.types import Array, LIFParameters, Spikes, initial_state
+from jaxsnn.base.types import Array, Spikes
+from jaxsnn.event.component import (
+    Component,
+    Edge,
+    Parameters,
+    Recording,
+    ResolvedProjection,
+    strongly_connected,
+)
 from jaxsnn.event.delay import Delay
-from jaxsnn.event.leaky_integrate_and_fire import Layer, Population
-from jaxsnn.event.spikes import merge_spikes, take_spikes
-from jaxsnn.ops import event_loop
+from jaxsnn.event.population import Layer
 from jaxsnn.ops._checks import check_count
 
-__all__ = ["Graph", "Network", "Source"]
-
-Edge = tuple[str, str]
-Parameters = dict[str, dict[str, Any]]
+__all__ = ["Graph", "Network", "Recording", "Source"]
 
 
 class Source(NamedTuple):
@@ -40,20 +42,26 @@ class Source(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A graph as a pair of pure functions.
+    """A graph as pure functions; unpacks as ``init, apply, record``.
 
     Attributes:
-        init: ``init(key, n_inputs=None) -> (sizes, parameters)``: the size of every node, and for
+        init: ``init(key, n_inputs=None) -> (sizes, parameters)``: the size of every node; and for
             every projection, under ``"source->target"``, its ``"weights"`` and, where they are
-            trained, the numbers behind its ``"delays"``, see :class:`Delay`. ``n_inputs`` is the
-            size of all sources that were added without one.
-        apply: ``apply(parameters, inputs) -> {population: Spikes}``, in the order in which the
-            populations were added. ``inputs`` are the spikes of the only source, or those of each
-            by name.
+            trained, the numbers behind its ``"delays"``, see :class:`Delay`; and for every
+            population with trained parameters, under its name, the numbers behind them.
+            ``n_inputs`` is the size of all sources that were added without one.
+        apply: ``apply(parameters, inputs) -> {population: output}``: spikes, or what is read from a
+            :func:`LeakyIntegrator`, in the order in which the populations were added. ``inputs``
+            are the spikes of the only source, or those of each by name.
+        record: ``record(parameters, inputs, probes=None, maxima=False) -> {population:
+            Recording}``: the same with the state at the end and, where asked for, the voltages and
+            currents of all neurons at some times and their largest voltages. Layers of other makes
+            than :func:`EventPropLIF` and :func:`LeakyIntegrator` record their output alone.
     """
 
     init: Callable
     apply: Callable
+    record: Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Graph:
         graph.connect("input", "hidden")
         graph.connect("hidden", "hidden", delay=1e-3)
         graph.connect("hidden", "output", delay=Delay("synaptic", scale=5e-3))
-        init, apply = graph.build()
+        init, apply, record = graph.build()
         sizes, parameters = init(jax.random.key(0))
         spikes = apply(parameters, input_spikes)["output"]
     """
@@ -140,6 +148,9 @@ class Graph:
                 raise ValueError(f"{edge}: there is no node {name!r}; nodes are: {known}")
         if isinstance(self._nodes[target], Source):
             raise ValueError(f"{edge}: the target is a source, expected a population")
+        node = self._nodes[source]
+        if isinstance(node, Layer) and node.readout is not None:
+            raise ValueError(f"{edge}: the source never spikes, expected a source or EventPropLIF")
         if (source, target) in self._edges:
             raise ValueError(f"{edge} exists already")
         if not isinstance(delay, Delay):
@@ -176,8 +187,8 @@ class Graph:
         for edge, projection in edges.items():
             _check_delay_shape(edge, projection, sizes)
         components = [
-            _Component(names, nodes, edges)
-            for names in _components(list(nodes), list(edges))
+            Component(names, nodes, edges)
+            for names in strongly_connected(list(nodes), list(edges))
             if not isinstance(nodes[names[0]], Source)
         ]
         sources = [name for name, node in nodes.items() if isinstance(node, Source)]
@@ -191,31 +202,55 @@ class Graph:
             keys = jax.random.split(key, len(edges))
             for edge_key, (edge, projection) in zip(keys, edges.items(), strict=True):
                 parameters[_label(edge)] = _draw(edge_key, edge, projection, nodes, known)
+            for component in components:
+                parameters |= component.initial_numbers()
             return known, parameters
 
-        def apply(parameters: Parameters, inputs: Spikes | Mapping[str, Spikes]) -> dict:
-            if isinstance(inputs, Spikes):
-                if len(sources) != 1:
-                    raise ValueError(
-                        f"Graph: inputs are the spikes of one source, expected one entry for each "
-                        f"of {', '.join(map(repr, sources))}"
-                    )
-                inputs = {sources[0]: inputs}
-            if set(inputs) != set(sources):
-                raise ValueError(
-                    f"Graph: inputs has {', '.join(map(repr, inputs))}, expected "
-                    f"{', '.join(map(repr, sources))}"
-                )
+        def record(
+            parameters: Parameters,
+            inputs: Spikes | Mapping[str, Spikes],
+            probes: Any = None,
+            maxima: bool = False,
+        ) -> dict[str, Recording]:
+            return run(parameters, inputs, {"probes": probes, "maximum": maxima})
+
+        def run(parameters: Parameters, inputs: Spikes | Mapping[str, Spikes], views) -> dict:
+            spikes = dict(_by_source(inputs, sources))
             resolved = {
                 edge: _resolve(parameters, edge, projection, sizes)
                 for edge, projection in edges.items()
             }
-            recorded = dict(inputs)
+            recorded = {}
             for component in components:
-                recorded |= component.run(resolved, recorded)
+                found = component.run(resolved, spikes, parameters, views)
+                spikes |= {
+                    name: recording.output
+                    for name, recording in found.items()
+                    if isinstance(recording.output, Spikes)
+                }
+                recorded |= found
             return {name: recorded[name] for name in nodes if name not in sources}
 
-        return Network(init, apply)
+        def apply(parameters: Parameters, inputs: Spikes | Mapping[str, Spikes]) -> dict:
+            recorded = run(parameters, inputs, {})
+            return {name: recording.output for name, recording in recorded.items()}
+
+        return Network(init, apply, record)
+
+
+def _by_source(inputs: Spikes | Mapping[str, Spikes], sources: list[str]) -> Mapping[str, Spikes]:
+    """Input spikes under the names of their sources."""
+    expected = ", ".join(map(repr, sources))
+    if isinstance(inputs, Spikes):
+        if len(sources) != 1:
+            raise ValueError(
+                f"Graph: inputs are the spikes of one source, expected those of each of {expected}"
+            )
+        return {sources[0]: inputs}
+    if set(inputs) != set(sources):
+        found = ", ".join(map(repr, inputs))
+        raise ValueError(f"Graph: inputs has {found}, expected {expected}")
+    return inputs
 
 
 def _label(edge: Edge) -> str:
@@ -242,8 +277,12 @@ def _draw(
     if source not in sizes:
         raise ValueError(f"Graph: the size of {source!r} is not known when {target!r} needs it")
     if projection.init is None:
-        n_targets, weights = nodes[target].init(key, sizes[source])
-        sizes.setdefault(target, n_targets)
+        layer = nodes[target]
+        if layer.draw is not None:
+            weights = layer.draw(key, sizes[source])
+        else:
+            n_targets, weights = layer.init(key, sizes[source])
+            sizes.setdefault(target, n_targets)
     else:
         weights = projection.init(key, sizes[source], sizes[target])
     if not isinstance(projection.delay, Delay):
@@ -252,18 +291,9 @@ def _draw(
     return {"weights": weights, "delays": numbers}
 
 
-class _Resolved(NamedTuple):
-    """A projection in use: its weights, and its delays as numbers or arrays."""
-
-    weights: Any
-    delays: Any
-
-    @property
-    def delay_rank(self) -> int:
-        return np.ndim(self.delays)
-
-
-def _resolve(parameters: Parameters, edge: Edge, projection: _Projection, sizes) -> _Resolved:
+def _resolve(
+    parameters: Parameters, edge: Edge, projection: _Projection, sizes
+) -> ResolvedProjection:
     if _label(edge) not in parameters:
         raise ValueError(f"Graph: parameters has no entry {_label(edge)!r}")
     own = parameters[_label(edge)]
@@ -284,215 +314,4 @@ def _resolve(parameters: Parameters, edge: Edge, projection: _Projection, sizes)
         delays = delays(own["delays"])
     elif np.ndim(delays):
         delays = jnp.asarray(delays, weights.dtype)
-    return _Resolved(weights, delays)
-
-
-def _components(nodes: Sequence[str], edges: Sequence[Edge]) -> Iterator[list[str]]:
-    """Strongly connected components, each behind those that it hears (Tarjan 1972)."""
-    heard = {name: [a for a, b in edges if b == name] for name in nodes}
-    number: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    stack: list[str] = []
-    found: list[list[str]] = []
-
-    def visit(name: str) -> None:
-        number[name] = lowest[name] = len(number)
-        stack.append(name)
-        for other in heard[name]:
-            if other not in number:
-                visit(other)
-                lowest[name] = min(lowest[name], lowest[other])
-            elif other in stack:
-                lowest[name] = min(lowest[name], number[other])
-        if lowest[name] == number[name]:
-            members = stack[stack.index(name) :]
-            del stack[stack.index(name) :]
-            found.append(sorted(members, key=nodes.index))
-
-    for name in nodes:
-        if name not in number:
-            visit(name)
-    return iter(found)
-
-
-class _Component:
-    """Populations that hear each other, or a single one."""
-
-    def __init__(self, names: list[str], nodes: Mapping[str, Any], edges: Mapping[Edge, Any]):
-        self.names = names
-        self.layers: list[Layer] = [nodes[name] for name in names]
-        self.sizes = [int(layer.n_outputs or 0) for layer in self.layers]
-        self.populations = [
-            layer.population and layer.population.named(name)
-            for name, layer in zip(names, self.layers, strict=True)
-        ]
-        self.internal = [e for e in edges if e[0] in names and e[1] in names]
-        self.external = [e for e in edges if e[0] not in names and e[1] in names]
-        self.sources = list(dict.fromkeys(source for source, _ in self.external))
-        if self.internal:
-            self._check_cycle()
-
-    def _check_cycle(self) -> None:
-        cycle = ", ".join(map(repr, self.names))
-        first = self.populations[0]
-        for name, population in zip(self.names, self.populations, strict=True):
-            if population is None or first is None:
-                raise ValueError(
-                    f"Graph: population {name!r} is part of a cycle of {cycle}, "
-                    "expected an EventPropLIF"
-                )
-            for field in ("t_max", "truncate"):
-                value, expected = getattr(population, field), getattr(first, field)
-                if value != expected:
-                    raise ValueError(
-                        f"Graph: population {name!r} has {field}={value}, expected {expected}, as "
-                        f"all have in the cycle of {cycle}"
-                    )
-
-    def run(self, resolved: Mapping[Edge, _Resolved], recorded: Mapping[str, Spikes]) -> dict:
-        """The spikes of each population, given those that it hears."""
-        delayed = {
-            source: max(resolved[e].delay_rank for e in self.external if e[0] == source)
-            for source in self.sources
-        }
-        fan_out = {s: sum(e[0] == s for e in self.external) for s in self.sources}
-        # Delays that only move a source's spikes can be had from an ordinary, sorted list.
-        if (
-            not self.internal
-            and max(delayed.values(), default=0) <= (0 if len(self.sources) == 1 else 1)
-            and max(fan_out.values(), default=1) == 1
-        ):
-            return self._run_layer(resolved, recorded)
-        return self._run_queue(resolved, recorded)
-
-    def _run_layer(self, resolved, recorded) -> dict:
-        (name,), (layer,) = self.names, self.layers
-        edges = [resolved[edge] for edge in self.external]
-        heard = [
-            _delay_spikes(recorded[source], edge.delays)
-            for source, edge in zip(self.sources, edges, strict=True)
-        ]
-        weights, spikes = edges[0].weights, heard[0]
-        if len(edges) > 1:
-            weights = jnp.concatenate([edge.weights for edge in edges], axis=-2)
-            spikes = merge_spikes(heard, [edge.weights.shape[-2] for edge in edges])
-        population = self.populations[0]
-        if population is None:
-            return {name: layer.apply(weights, spikes)}
-        return {name: population.run(weights, spikes).spikes}
-
-    def _run_queue(self, resolved, recorded) -> dict:
-        populations = self._known_populations()
-        rows = [
-            next(resolved[e].weights.shape[-2] for e in self.external if e[0] == source)
-            for source in self.sources
-        ]
-        heard = [recorded[source] for source in self.sources]
-        inputs = heard[0] if len(heard) == 1 else merge_spikes(heard, rows)
-        weights, delays = self._matrices(resolved, self.external, self.sources, rows)
-        recurrent: dict[str, Any] = {}
-        if self.internal:
-            matrix, own_delays = self._matrices(resolved, self.internal, self.names, self.sizes)
-            recurrent = {"recurrent": matrix, "recurrent_delays": own_delays}
-        params = _merge_parameters(populations)
-        first = populations[0]
-        spikes = event_loop(
-            params,
-            weights,
-            initial_state(params, sum(self.sizes), weights.dtype),
-            inputs,
-            t_max=first.t_max,
-            max_events=[p.n_spikes for p in populations],
-            delays=delays,
-            **recurrent,
-            populations=self.sizes,
-            raise_on=first.raise_on,
-            label=[p.label for p in populations],
-        ).spikes
-        if len(populations) == 1:
-            return {self.names[0]: spikes}
-        ends = list(itertools.accumulate(self.sizes, initial=0))
-        return {
-            name: take_spikes(spikes, begin, end, population.n_spikes)
-            for name, population, (begin, end) in zip(
-                self.names, populations, itertools.pairwise(ends), strict=True
-            )
-        }
-
-    def _known_populations(self) -> list[Population]:
-        found = []
-        for name, population in zip(self.names, self.populations, strict=True):
-            if population is None:
-                raise ValueError(
-                    f"Graph: population {name!r} has delays per source or synapse, expected an "
-                    "EventPropLIF"
-                )
-            found.append(population)
-        return found
-
-    def _matrices(self, resolved, edges: Sequence[Edge], sources: Sequence[str], rows):
-        """All projections from some sources as one matrix of weights and one of delays."""
-        starts = dict(zip(sources, itertools.accumulate(rows, initial=0), strict=False))
-        columns = dict(zip(self.names, itertools.accumulate(self.sizes, initial=0), strict=False))
-        shape = (sum(rows), sum(self.sizes))
-        blocks = {
-            edge: (
-                ...,
-                slice(starts[edge[0]], starts[edge[0]] + rows[list(sources).index(edge[0])]),
-                slice(columns[edge[1]], columns[edge[1]] + resolved[edge].weights.shape[-1]),
-            )
-            for edge in edges
-        }
-        lead = jnp.broadcast_shapes(*(resolved[edge].weights.shape[:-2] for edge in edges))
-        dtype = resolved[edges[0]].weights.dtype
-        weights = jnp.zeros((*lead, *shape), dtype)
-        for edge, block in blocks.items():
-            weights = weights.at[block].set(resolved[edge].weights)
-        return weights, self._delays(resolved, blocks, shape, dtype)
-
-    def _delays(self, resolved, blocks, shape: tuple[int, int], dtype):
-        """The delays of these blocks in their most compact form."""
-        values = [resolved[edge].delays for edge in blocks]
-        if all(isinstance(d, int | float) and d == values[0] for d in values) or (
-            len(values) == 1 and np.ndim(values[0]) == 0
-        ):
-            return values[0]
-        one_per_source = len({edge[0] for edge in blocks}) == len(blocks)
-        if one_per_source and all(np.ndim(d) < 2 for d in values):
-            delays = jnp.zeros((shape[0], 1), dtype)
-            for (_, rows, _), d in zip(blocks.values(), values, strict=True):
-                delays = delays.at[rows, 0].set(d)
-            return delays
-        delays = jnp.full(shape, jnp.inf, dtype)
-        for (_, rows, columns), d in zip(blocks.values(), values, strict=True):
-            delays = delays.at[rows, columns].set(d[:, None] if np.ndim(d) == 1 else d)
-        return delays
-
-
-def _delay_spikes(spikes: Spikes, delays: Any) -> Spikes:
-    """Spikes as they arrive; with a delay per source no longer in order."""
-    if np.ndim(delays) == 0:
-        fixed = isinstance(delays, int | float) and delays == 0
-        return spikes if fixed else Spikes(spikes.time + delays, spikes.index)
-    own = delays[jnp.maximum(spikes.index, 0)]
-    return Spikes(spikes.time + own, spikes.index)
-
-
-def _merge_parameters(populations: Sequence[Population]) -> LIFParameters:
-    """Parameters of all neurons: shared where all populations have the same number."""
-    merged = {}
-    for field in dataclasses.fields(LIFParameters):
-        values = [getattr(p.params, field.name) for p in populations]
-        if len(values) == 1 or all(
-            isinstance(value, int | float) and value == values[0] for value in values
-        ):
-            merged[field.name] = values[0]
-            continue
-        merged[field.name] = jnp.concatenate(
-            [
-                jnp.broadcast_to(value, (*np.shape(value)[:-1], p.n_neurons))
-                for value, p in zip(values, populations, strict=True)
-            ],
-            -1,
-        )
-    return LIFParameters(**merged)
+    return ResolvedProjection(weights, delays)

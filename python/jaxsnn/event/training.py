@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.base.types import Array, Int, Spikes
-from jaxsnn.event.leaky_integrate_and_fire import Layer
 from jaxsnn.event.loss import first_spike_times, predict
+from jaxsnn.event.population import Layer
 
 if TYPE_CHECKING:
     import optax

@@ -91,6 +91,8 @@ class LoopResult(NamedTuple):
         count: ``[*batch]`` int32, number of spikes before the padding.
         status: ``[*batch]`` int32, a :class:`Status`.
         detail: ``[*batch, 3]``, the facts behind it for :func:`status_message`.
+        current: ``[*batch, max_events]``, the synaptic current of each neuron at its spike, which
+            tells how steeply it crossed its threshold. Has no gradient.
         probes: what was seen at the times that were asked for.
         maximum: the maxima, if they were asked for.
     """
@@ -101,6 +103,7 @@ class LoopResult(NamedTuple):
     count: Int32[Array, "*batch"]
     status: Int32[Array, "*batch"]
     detail: Float[Array, "*batch 3"]
+    current: Float[Array, "*batch n_spikes"]
     probes: Probes | None = None
     maximum: Maximum | None = None
 
@@ -214,6 +217,7 @@ def event_loop(
         count=named["count"],
         status=named["status"],
         detail=named["detail"],
+        current=named["spike_current"],
         probes=None if probes is None else Probes(named["probe_v"], named["probe_i"]),
         maximum=Maximum(named["max_v"], named["max_time"]) if maximum else None,
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from jaxsnn.event.leaky_integrate_and_fire import Layer
+from jaxsnn.event.population import Layer
 from jaxsnn.event.tasks._config import Config, add_options, flag, read_config
 from jaxsnn.event.tasks._results import Results
 from jaxsnn.event.tasks._yinyang import initialise, make_network, train

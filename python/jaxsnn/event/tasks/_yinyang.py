@@ -13,8 +13,9 @@ from jaxsnn.base.types import Array, LIFParameters, Spikes
 from jaxsnn.dataset import yinyang
 from jaxsnn.event.delay import Delay, DelayKind
 from jaxsnn.event.encode import latency_encode, target_times
-from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF, Layer, RecurrentEventPropLIF
+from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF, RecurrentEventPropLIF
 from jaxsnn.event.loss import mse_loss, target_time_loss, ttfs_cross_entropy
+from jaxsnn.event.population import Layer
 from jaxsnn.event.spikes import take_spikes
 from jaxsnn.event.tasks._config import Config, flag
 from jaxsnn.event.topology import Graph, Source
