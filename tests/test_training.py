@@ -21,7 +21,7 @@ from jaxsnn.event import (
     ttfs_cross_entropy,
 )
 from jaxsnn.event.tasks._yinyang import without_silent_labels
-from jaxsnn.event.training import batches_per_epoch
+from jaxsnn.event.training import batches_per_epoch, first_spike_objective
 
 T_MAX = 60e-3
 
@@ -47,10 +47,10 @@ def network(factory=EventPropLIF, hidden_spikes=40):
 def run(net, seed=0, train=None, loss=loss, epochs=3, optimizer=None, **options):
     weights_key, order_key = jax.random.split(jax.random.key(seed))
     _, weights = net.init(weights_key, 5)
-    arguments = {"n_outputs": 3, "batch_size": 8, "epochs": epochs, "key": order_key, **options}
+    arguments = {"batch_size": 8, "epochs": epochs, "key": order_key, **options}
     train = examples() if train is None else train
     optimizer = adam(1e-2, decay=0.9, steps_per_epoch=5) if optimizer is None else optimizer
-    return list(fit(net, loss, optimizer, weights, train, **arguments))
+    return list(fit(net, first_spike_objective(loss, 3), optimizer, weights, train, **arguments))
 
 
 def curve(epochs):
@@ -105,7 +105,7 @@ def test_an_epoch_is_a_sequence_of_updates_on_shuffled_batches():
 
     weights_key, order_key = jax.random.split(jax.random.key(0))
     _, weights = net.init(weights_key, 5)
-    evaluate = evaluation(net, loss, 3)
+    evaluate = evaluation(net, first_spike_objective(loss, 3))
     order = jax.random.permutation(jax.random.fold_in(order_key, 1), 40).reshape(5, 8)
     assert sorted(np.ravel(order)) == list(range(40))
     losses = []

@@ -4,6 +4,15 @@ Layers are pairs of ``init`` and ``apply``; spikes are arrays of times and indic
 the extra ``jaxsnn[train]``, the rest JAX alone.
 """
 
+from jaxsnn.event.activity import (
+    Activity,
+    activity,
+    changed_spikes,
+    silent_neuron_loss,
+    spike_count_loss,
+    spike_counts,
+    threshold_slopes,
+)
 from jaxsnn.event.compose import serial
 from jaxsnn.event.delay import Delay
 from jaxsnn.event.encode import latency_encode, target_times
@@ -20,30 +29,49 @@ from jaxsnn.event.loss import (
     predict,
     target_time_loss,
     ttfs_cross_entropy,
+    voltage_cross_entropy,
 )
 from jaxsnn.event.population import Layer
 from jaxsnn.event.spikes import merge_spikes, take_spikes
 from jaxsnn.event.topology import Graph, Network, Recording, Source
-from jaxsnn.event.training import Epoch, Examples, Metrics, adam, evaluation, fit, training_epoch
+from jaxsnn.event.training import (
+    Epoch,
+    Examples,
+    Judgement,
+    Metrics,
+    Objective,
+    adam,
+    evaluation,
+    first_spike_objective,
+    fit,
+    training_epoch,
+    voltage_objective,
+)
 
 __all__ = [
     "LIF",
+    "Activity",
     "Delay",
     "Epoch",
     "EventPropLIF",
     "Examples",
     "Graph",
+    "Judgement",
     "Layer",
     "LeakyIntegrator",
     "Metrics",
     "Network",
+    "Objective",
     "Reading",
     "Recording",
     "RecurrentEventPropLIF",
     "RecurrentWeights",
     "Source",
+    "activity",
     "adam",
+    "changed_spikes",
     "evaluation",
+    "first_spike_objective",
     "first_spike_times",
     "fit",
     "latency_encode",
@@ -51,9 +79,15 @@ __all__ = [
     "mse_loss",
     "predict",
     "serial",
+    "silent_neuron_loss",
+    "spike_count_loss",
+    "spike_counts",
     "take_spikes",
     "target_time_loss",
     "target_times",
+    "threshold_slopes",
     "training_epoch",
     "ttfs_cross_entropy",
+    "voltage_cross_entropy",
+    "voltage_objective",
 ]

@@ -1,8 +1,8 @@
-"""Losses on first-spike times.
+"""Losses on first-spike times, and on voltages.
 
-Every loss takes ``times [*batch, n_neurons]``, the time of the first spike of each output neuron
-(see `first_spike_times`), and returns one value per sample, ``[*batch]``; averaging is left to the
-caller. Times and time constants are in any one unit of time, losses have none.
+Every loss on spikes takes ``times [*batch, n_neurons]``, the time of the first spike of each output
+neuron (see `first_spike_times`), and returns one value per sample, ``[*batch]``; averaging is left
+to the caller. Times and time constants are in any one unit of time, losses have none.
 
 A neuron that did not fire within the window has ``inf`` for its time. Every loss takes that, as
 any time at or after `t_max`, for `t_max` with a gradient of exactly zero: such a neuron adds to the
@@ -25,7 +25,14 @@ from jax.typing import ArrayLike
 from jaxsnn.base.types import Array, Float, Int, Int32, Spikes
 from jaxsnn.event.encode import check_labels, is_traced
 
-__all__ = ["first_spike_times", "mse_loss", "predict", "target_time_loss", "ttfs_cross_entropy"]
+__all__ = [
+    "first_spike_times",
+    "mse_loss",
+    "predict",
+    "target_time_loss",
+    "ttfs_cross_entropy",
+    "voltage_cross_entropy",
+]
 
 _MODULE = "jaxsnn.event.loss"
 
@@ -216,6 +223,44 @@ def predict(times: Float[ArrayLike, "*batch n_neurons"]) -> Int32[Array, "*batch
     return jnp.where(fired, jnp.argmin(times, axis=-1), -1).astype(jnp.int32)
 
 
+def voltage_cross_entropy(
+    voltages: Float[ArrayLike, "*batch n_neurons"],
+    labels: Int[ArrayLike, "*batch"],
+    *,
+    scale: float | Array = 1.0,
+) -> Float[Array, "*batch"]:
+    """Cross-entropy of what is read from leaky integrators: a maximum or an integral over time.
+
+    ::
+
+        loss = -log softmax(voltages / scale)[label]
+
+    Wunderlich & Pehle (2021) use the maximum over time; on long inputs the integral, weighted or
+    not, is the better one (Nowotny, Turner and Knight, arXiv:2212.01232).
+
+    Args:
+        voltages: ``[*batch, n_neurons]``, one neuron per class, see
+            `jaxsnn.event.leaky_integrate.LeakyIntegrator`.
+        labels: ``[*batch]`` classes, integers in ``[0, n_neurons)``.
+        scale: Difference that counts, positive, in the unit of `voltages`.
+
+    Returns:
+        ``[*batch]``. A traced label out of range gives NaN.
+
+    Raises:
+        ValueError: An argument is out of range or has the wrong shape.
+    """
+    where = f"{_MODULE}.voltage_cross_entropy"
+    voltages = _check_values(where, "voltages", voltages)
+    labels = check_labels(where, labels, voltages.shape[-1])
+    if labels.shape != voltages.shape[:-1]:
+        raise ValueError(
+            f"{where}: labels have shape {labels.shape}, expected {voltages.shape[:-1]}"
+        )
+    _check_positive(where, scale=scale)
+    return -_of_label(jax.nn.log_softmax(voltages / jnp.asarray(scale, voltages.dtype)), labels)
+
+
 def _within_window(times: Array, t_max: float | Array) -> Array:
     """Times with missing and late spikes at `t_max`, without gradient; NaN stays."""
     t_max = jnp.asarray(t_max, times.dtype)
@@ -251,14 +296,18 @@ def _broadcasts_to(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
 
 
 def _check_times(where: str, times: ArrayLike) -> Array:
-    times = jnp.asarray(times)
-    if times.ndim < 1 or times.shape[-1] < 1:
+    return _check_values(where, "times", times)
+
+
+def _check_values(where: str, name: str, values: ArrayLike) -> Array:
+    values = jnp.asarray(values)
+    if values.ndim < 1 or values.shape[-1] < 1:
         raise ValueError(
-            f"{where}: times have shape {times.shape}, expected (*batch, n_neurons >= 1)"
+            f"{where}: {name} have shape {values.shape}, expected (*batch, n_neurons >= 1)"
         )
-    if not jnp.issubdtype(times.dtype, jnp.floating):
-        raise ValueError(f"{where}: times are {times.dtype}, expected floating point")
-    return times
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(f"{where}: {name} are {values.dtype}, expected floating point")
+    return values
 
 
 def _check_positive(where: str, **values: float | Array) -> None:

@@ -16,8 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.base.types import Array, Int, Spikes
-from jaxsnn.event.loss import first_spike_times, predict
+from jaxsnn.base.types import Array, Bool, Float, Int, Spikes
+from jaxsnn.event.component import Recording
+from jaxsnn.event.leaky_integrate import Reading
+from jaxsnn.event.loss import first_spike_times, predict, voltage_cross_entropy
 from jaxsnn.event.population import Layer
 
 if TYPE_CHECKING:
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
 __all__ = [
     "Epoch",
     "Examples",
+    "Judgement",
     "Metrics",
+    "Objective",
     "adam",
     "batches_per_epoch",
     "evaluation",
+    "first_spike_objective",
     "fit",
     "training_epoch",
+    "voltage_objective",
 ]
 
 _MODULE = "jaxsnn.event.training"
@@ -44,7 +50,7 @@ class Examples(NamedTuple):
 
     Attributes:
         spikes: input spikes ``[n_samples, n_spikes]``.
-        labels: ``[n_samples]`` integers, the output neuron that is to fire first.
+        labels: ``[n_samples]`` integers, the output neuron of the right class.
     """
 
     spikes: Spikes
@@ -56,8 +62,8 @@ class Metrics(NamedTuple):
 
     Attributes:
         loss: mean loss per sample, without unit.
-        accuracy: fraction of samples whose label's neuron fires first; in training, of each batch
-            before its update.
+        accuracy: fraction of samples that are recognised; in training, of each batch before its
+            update.
         spikes: spikes per sample, of every layer.
     """
 
@@ -128,28 +134,84 @@ def adam(
     return optax.adam(schedule)
 
 
-def evaluation(network: Layer, loss: Loss, n_outputs: int) -> jax.stages.Wrapped:
+class Judgement(NamedTuple):
+    """What an objective says of a batch.
+
+    Attributes:
+        loss: ``[n_samples]``.
+        correct: ``[n_samples]``, whether the right class was recognised.
+    """
+
+    loss: Float[Array, " n_samples"]
+    correct: Bool[Array, " n_samples"]
+
+
+#: From what a network recorded, layer by layer, and the labels ``[n_samples]``.
+Objective = Callable[[Any, Array], Judgement]
+
+
+def first_spike_objective(loss: Loss, n_outputs: int) -> Objective:
+    """Judges the first spikes of the last layer: the neuron that fires first names the class.
+
+    Args:
+        loss: ``loss(times [n_samples, n_outputs], labels [n_samples]) -> [n_samples]``, see
+            `jaxsnn.event.loss`.
+        n_outputs: number of output neurons, one per class.
+    """
+
+    def judge(recorded: Any, labels: Array) -> Judgement:
+        times = first_spike_times(recorded[-1], n_outputs)
+        return Judgement(loss(times, labels), predict(times) == labels)
+
+    return judge
+
+
+def voltage_objective(read: Callable[[Reading], Array], *, scale: float | Array = 1.0) -> Objective:
+    """Judges what was read from leaky integrators, the last layer: the largest names the class.
+
+    Args:
+        read: from a reading to values ``[n_samples, n_outputs]``, e.g. its ``maximum.v``.
+        scale: see `jaxsnn.event.loss.voltage_cross_entropy`.
+    """
+
+    def judge(recorded: Any, labels: Array) -> Judgement:
+        values = read(recorded[-1])
+        loss = voltage_cross_entropy(values, labels, scale=scale)
+        return Judgement(loss, jnp.argmax(values, -1) == labels)
+
+    return judge
+
+
+def _spikes_of(layer: Any) -> Spikes | None:
+    """The spikes of what a layer recorded, if it spikes at all."""
+    if isinstance(layer, Recording):
+        layer = layer.output
+    return layer if isinstance(layer, Spikes) else None
+
+
+def evaluation(network: Layer, objective: Objective) -> jax.stages.Wrapped:
     """Makes the function that evaluates a whole set of samples in one call.
 
     Args:
-        network: as of `jaxsnn.event.compose.serial`.
-        loss: ``loss(times [n_samples, n_outputs], labels [n_samples]) -> [n_samples]``.
-        n_outputs: number of output neurons.
+        network: as of `jaxsnn.event.compose.serial`; ``apply`` gives a sequence with the spikes of
+            every layer, a reading or a recording.
+        objective: e.g. `first_spike_objective`.
 
     Returns:
         A jitted ``f(weights, examples) -> (loss, accuracy, spikes [n_layers])``, the fields of
-        `Metrics` as arrays.
+        `Metrics` as arrays. Layers without spikes are left out of the last one.
     """
 
     def evaluate(weights: Any, examples: Examples) -> tuple[Array, Array, Array]:
         recorded = network.apply(weights, examples.spikes)
-        times = first_spike_times(recorded[-1], n_outputs)
-        fired = jnp.stack([jnp.sum(layer.index >= 0) for layer in recorded])
+        loss, correct = objective(recorded, examples.labels)
+        layers = [spikes for spikes in map(_spikes_of, recorded) if spikes is not None]
+        fired = jnp.stack([jnp.sum(spikes.index >= 0) for spikes in layers])
         n_samples = examples.labels.shape[0]
         return (
-            jnp.mean(loss(times, examples.labels)),
-            jnp.mean(predict(times) == examples.labels, dtype=times.dtype),
-            fired.astype(times.dtype) / n_samples,
+            jnp.mean(loss),
+            jnp.mean(correct, dtype=loss.dtype),
+            fired.astype(loss.dtype) / n_samples,
         )
 
     return jax.jit(evaluate)
@@ -157,8 +219,7 @@ def evaluation(network: Layer, loss: Loss, n_outputs: int) -> jax.stages.Wrapped
 
 def training_epoch(
     network: Layer,
-    loss: Loss,
-    n_outputs: int,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     batch_size: int,
 ) -> jax.stages.Wrapped:
@@ -166,8 +227,7 @@ def training_epoch(
 
     Args:
         network: as in `evaluation`.
-        loss: as in `evaluation`; the gradient is that of its mean over the batch.
-        n_outputs: number of output neurons.
+        objective: as in `evaluation`; the gradient is that of the mean loss of the batch.
         optimizer: an optax optimizer.
         batch_size: samples per update. What is left over after the last full batch of a random
             order waits for the next epoch's.
@@ -179,9 +239,9 @@ def training_epoch(
         gradient is not finite changes nothing.
     """
     optax = require_optax()
-    evaluate = evaluation(network, loss, n_outputs)
+    evaluate = evaluation(network, objective)
 
-    def objective(weights: Any, batch: Examples) -> tuple[Array, tuple[Array, Array]]:
+    def mean_loss(weights: Any, batch: Examples) -> tuple[Array, tuple[Array, Array]]:
         value, accuracy, spikes = evaluate(weights, batch)
         return value, (accuracy, spikes)
 
@@ -193,7 +253,7 @@ def training_epoch(
         def update(carry, rows):
             weights, optimizer_state = carry
             batch = jax.tree.map(lambda x: x[rows], examples)
-            (value, (accuracy, spikes)), gradient = jax.value_and_grad(objective, has_aux=True)(
+            (value, (accuracy, spikes)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
                 weights, batch
             )
             step, new_state = optimizer.update(gradient, optimizer_state, weights)
@@ -217,12 +277,11 @@ def training_epoch(
 
 def fit(
     network: Layer,
-    loss: Loss,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
     weights: Any,
     train: Examples,
     *,
-    n_outputs: int,
     batch_size: int,
     epochs: int,
     key: Array,
@@ -235,11 +294,10 @@ def fit(
 
     Args:
         network: as in `evaluation`.
-        loss: as in `evaluation`.
+        objective: as in `evaluation`.
         optimizer: an optax optimizer, e.g. `adam`.
         weights: initial weights, as of ``network.init``.
         train: samples to learn from.
-        n_outputs: number of output neurons.
         batch_size: samples per update, see `training_epoch`.
         epochs: how often to go through the samples.
         key: for the order of the samples; epoch ``e`` uses ``jax.random.fold_in(key, e)``.
@@ -256,9 +314,9 @@ def fit(
     start = time.perf_counter()
     held_out = dict(held_out or {})
     state = optimizer.init(weights)
-    run = training_epoch(network, loss, n_outputs, optimizer, batch_size)
+    run = training_epoch(network, objective, optimizer, batch_size)
     run = run.lower(weights, state, train, key).compile()
-    evaluators = _compiled(evaluation(network, loss, n_outputs), weights, held_out)
+    evaluators = _compiled(evaluation(network, objective), weights, held_out)
     compile_seconds = time.perf_counter() - start
 
     for number in range(1, epochs + 1):

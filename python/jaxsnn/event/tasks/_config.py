@@ -99,7 +99,7 @@ class Config:
     delays: str = _option(
         "none",
         _choice(*DELAYS),
-        "trained delays of all connections: none, axonal (one per source) or synaptic",
+        "trained delays of all connections: none, axonal for one per source, or synaptic",
     )
     delay_max: float = _option(5e-3, _positive, "delays stay between 0 and this", "s")
     delay_std: float = _option(

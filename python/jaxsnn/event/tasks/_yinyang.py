@@ -25,6 +25,7 @@ from jaxsnn.event.training import (
     Loss,
     adam,
     batches_per_epoch,
+    first_spike_objective,
     fit,
     require_optax,
 )
@@ -244,11 +245,10 @@ def train(config: Config, network: Layer, parameters: Parameters, key: Array) ->
     )
     yield from fit(
         network,
-        make_loss(config),
+        first_spike_objective(make_loss(config), N_CLASSES),
         optimizer,
         parameters,
         load(config, config.train_seed, config.train_size),
-        n_outputs=N_CLASSES,
         batch_size=config.batch_size,
         epochs=config.epochs,
         key=key,
