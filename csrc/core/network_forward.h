@@ -210,7 +210,7 @@ class NetworkForward {
     if (!any_mark_ && !refractory_) return 0;
     const R now = static_cast<R>(now_);
     std::int64_t n = 0;
-    for (std::int64_t j = 0; j < n_ && outcome_.ok(); ++j) {
+    for (std::int64_t j = 0; j < n_ && !outcome_.failed(); ++j) {
       if (!may_cross_[j] && !(refractory_ && release_[j] > now)) continue;
       Candidate& c = candidates_[n++];
       c = {j, {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, now_, kNever};
