@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <utility>
 
 #include "core/arrivals.h"
@@ -285,18 +286,25 @@ class NetworkForward {
   }
 
   // Puts the candidates where they stand at the horizon. Returns whether one of them stands at its
-  // threshold.
+  // threshold, as one does that crosses at the horizon, whatever rounding makes of its voltage.
   bool FlowCandidates(std::int64_t n, double horizon) {
     bool at_threshold = false;
     for (std::int64_t k = 0; k < n; ++k) {
       const Candidate& c = candidates_[k];
       const State x = StateAt(c, horizon);
-      const R v = static_cast<R>(x.v);
+      R v = static_cast<R>(x.v);
+      if (c.crossing <= horizon) v = std::max(v, LowestAtThreshold(c.neuron));
       v_next_[c.neuron] = v;
       i_next_[c.neuron] = static_cast<R>(x.i);
       at_threshold |= static_cast<double>(v) >= p_.threshold(c.neuron);
     }
     return at_threshold;
+  }
+
+  R LowestAtThreshold(std::int64_t j) const {
+    const R v = static_cast<R>(p_.threshold(j));
+    const bool below = static_cast<double>(v) < p_.threshold(j);
+    return below ? std::nextafter(v, std::numeric_limits<R>::infinity()) : v;
   }
 
   void Finish(const SpikeLog<R>& log, const EndState<R>& end) {
