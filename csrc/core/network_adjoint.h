@@ -139,6 +139,7 @@ class NetworkReverse {
     if (at_spike) spike_gradient_[count - 1] += end_gradient;
     gradients.t_max = at_spike ? 0 : end_gradient;
     gradients.time = 0;
+    pinned_to_start_ = 0;
     ListReleases(log, count, end_time);
   }
 
@@ -200,11 +201,13 @@ class NetworkReverse {
     Visit& visit = Stop(j, time, high);
     const double gradient = spike_gradient_[s] + TakeRelease(j, time, current);
     const double threshold = p_.threshold(j), reset = p_.reset(j);
-    if (BeganAbove(p_, j, time) || !(current > threshold)) {
-      // No crossing: the neuron stood at the threshold when something else happened, whose time it
-      // shares. Its voltage had no say in that.
-      pinned_[j] += gradient - Model::Rate(constants_[j], {reset, current}).v * visit.a.v;
-      any_pinned_ = true;
+    const bool began_above = BeganAbove(p_, j, time);
+    if (began_above || !(current > threshold)) {
+      // No crossing: the neuron stood at the threshold when the window began, or when something
+      // arrived, whose time it shares. Its voltage had no say in that.
+      double& pinned = began_above ? pinned_to_start_ : pinned_[j];
+      pinned += gradient - Model::Rate(constants_[j], {reset, current}).v * visit.a.v;
+      any_pinned_ |= !began_above;
       visit.a.v = 0;
       return;
     }
@@ -349,6 +352,7 @@ class NetworkReverse {
   }
 
   void Finish(NetworkGradients<R>& gradients) {
+    gradients.time += pinned_to_start_;
     for (std::int64_t j = 0; j < n_; ++j) {
       const double current = static_cast<double>(p_.i[j]);
       gradients.v[j] = v_[j];
@@ -380,6 +384,7 @@ class NetworkReverse {
   Release* releases_;
   double *pinned_, *spike_gradient_, *input_gradient_, *past_gradient_;
 
+  double pinned_to_start_ = 0;
   std::int64_t next_spike_ = 0;
   std::int64_t n_visits_ = 0;
   std::int64_t n_clamps_ = 0;
