@@ -274,7 +274,8 @@ class NetworkForward {
     }
     ++counts_[population];
     const double time = c.crossing;
-    const double current = Model::DecayCurrent(constants_[c.neuron], c.x.i, time - c.from);
+    // By the same formula as for neurons that go on, so that equal ones stay equal.
+    const double current = StateAt(c, time).i;
     log.time[count_] = static_cast<R>(time);
     log.index[count_] = static_cast<std::int32_t>(c.neuron);
     log.current[count_] = static_cast<R>(current);
