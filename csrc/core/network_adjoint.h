@@ -217,11 +217,11 @@ class NetworkReverse {
   void VisitRelease(const Release& release, double high) {
     const std::int64_t j = release.neuron;
     Visit& visit = Stop(j, release.time, high);
-    // The gradient is linear in the current at the release.
+    // The gradient is linear in the state at the release, of which the current is not known yet.
     const double rest = AdjointRelease<Model>(constants_[j], p_.reset(j), 0, visit.a.v);
-    const double unit = AdjointRelease<Model>(constants_[j], p_.reset(j), 1, visit.a.v);
+    const double per_current = AdjointRelease<Model>(constants_[j], 0, 1, visit.a.v);
     clamp_slot_[j] = static_cast<std::int32_t>(n_clamps_);
-    clamps_[n_clamps_++] = {release.neuron, release.time, unit - rest, rest};
+    clamps_[n_clamps_++] = {release.neuron, release.time, per_current, rest};
     visit.a.v = 0;
   }
 
