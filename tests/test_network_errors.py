@@ -181,6 +181,12 @@ POPULATIONS = [
     ),
 ]
 
+LABELS = [
+    ({"populations": (1, 2), "max_events": (4, 4)}, ["a"], 2),
+    ({"populations": (1, 2), "max_events": (4, 4)}, ["a", "b", "c"], 2),
+    ({"populations": None}, ["a", "b"], 1),
+]
+
 
 class TestWhenTraced:
     """What shapes, dtypes and plain numbers show is said before anything runs."""
@@ -204,6 +210,12 @@ class TestWhenTraced:
     @pytest.mark.parametrize(("changes", "error", "message"), POPULATIONS)
     def test_populations(self, changes, error, message):
         self.check(changes, error, message)
+
+    @pytest.mark.parametrize(("changes", "label", "count"), LABELS)
+    def test_labels(self, changes, label, count):
+        message = f"label is {label}, expected one for each of {count} populations"
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call(label=label, **changes)
 
     @pytest.mark.parametrize("name", ["delays", "recurrent_delays"])
     @pytest.mark.parametrize("value", [-0.25, np.nan, np.float32(-1), np.array([[-0.5]])])

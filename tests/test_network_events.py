@@ -3,6 +3,8 @@
 Tolerances where none is given: as in test_networks.py.
 """
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -557,7 +559,7 @@ class TestWindows:
     @given(graphs(), st.integers(0, 3))
     def test_a_full_record_keeps_the_earliest(self, network, dtype):
         """To the last bit, and its state is what the oracle has after the last of them."""
-        trajectory = tame(network)
+        tame(network)
         graph = graph_of(network, np.float64 if dtype else np.float32)
         everything = solve(graph)
         for size in (1, 2, 5):
@@ -572,7 +574,6 @@ class TestWindows:
             assert some.queue.head == np.sum(graph.inputs.time <= some.state.time)
             text = status_message(int(some.status), np.asarray(some.detail))
             assert text.endswith(f"room for, which is {size}")
-        del trajectory
 
     def test_windows_between_spikes_of_one_time(self):
         """Clones with instant inhibition, one spike per window."""
@@ -763,6 +764,24 @@ class TestPopulations:
                 recurrent=np.zeros((2, 2)),
                 raise_on=[Status.EVENT_CAPACITY],
             )
+
+    def test_the_count_goes_beyond_the_room(self):
+        """Even where another population fires a lot more in the meantime."""
+        params = LIFParameters(1.0, 0.5, v_leak=jnp.asarray([1e3, 1.001]))
+        with pytest.raises(RUNTIME_ERROR, match=r"which is 1: it fired (at least )?\d+") as info:
+            small(
+                np.zeros((0, 2)),
+                [],
+                [],
+                params=params,
+                t_max=30.0,
+                populations=(1, 1),
+                max_events=(20_000, 1),
+                raise_on=[Status.EVENT_CAPACITY],
+                label=["fast", "slow"],
+            )
+        assert "slow, sample 0" in str(info.value)
+        assert int(re.search(r"(\d+)\n", str(info.value) + "\n").group(1)) >= 2
 
     def test_gradients_of_full_populations(self):
         """A window that one population ends: as in the window that t_max ends there."""

@@ -155,6 +155,7 @@ def event_loop(
     operands = _checks.problem_operands(name, params, weights, state, inputs, t_max)
     n_neurons = operands[0].shape[-1]
     sizes, capacities = _checks.populations(name, n_neurons, populations, max_events)
+    _checks.check_label(name, label, len(sizes))
     common: dict[str, Any] = {
         "sizes": {"events": sum(capacities), "facts": _ffi.FACTS},
         "raise_on": np.int64(raise_mask(raise_on)),
