@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.linalg import expm
 from scipy.optimize import brentq
 
 from jaxsnn import LIFParameters, LIFState, SpikeQueue, Spikes, initial_state
 from jaxsnn.ops import EventKind, Status, event_loop, event_step, flow, next_crossing
-from networks import inputs_of, layer_of, random_network, well_conditioned
+from networks import draws, inputs_of, layer_of, random_network, well_conditioned
 from oracle.gradient import central_difference, loss_gradient
 from oracle.kernel import kernel
 from oracle.network import Network, Population, Projection
@@ -30,17 +30,6 @@ pytestmark = pytest.mark.usefixtures("x64")
 N_INPUTS, N_NEURONS, N_SPIKES, CAPACITY = 4, 5, 10, 64
 N_STEPS = CAPACITY + N_SPIKES + 1
 RATIOS = [0.1, 0.5, 1 - 1e-7, 1.0, 1 + 1e-12, 1.001, 2.0, 10.0]
-
-
-def draws(max_examples):
-    """Fixed draws: a test that fails does so every time."""
-    return settings(
-        max_examples=max_examples,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-    )
 
 
 @st.composite

@@ -171,6 +171,7 @@ class ReverseSweep {
     if (at_spike) spike_gradient_[count_ - 1] += end_gradient;
     gradients.t_max = at_spike ? 0 : end_gradient;
     gradients.time = 0;
+    pinned_to_start_ = 0;
     for (std::int64_t b = 0; b < n_; ++b) {
       const std::int64_t j = first_ + b;
       const bool clamped = static_cast<double>(end.release[j]) > end_time;
@@ -289,11 +290,12 @@ class ReverseSweep {
     pending_release_[visit.neuron] = 0;
     const double threshold = p_.threshold(j), reset = p_.reset(j);
     const double current = static_cast<double>(log.current[s]);
-    const bool began_above = log.position[s] == p_.queue.head && BeganAbove(p_, j, time);
+    const bool began_above = BeganAbove(p_, j, time);
     if (began_above || !(current > threshold)) {
-      // No crossing: the neuron stood at the threshold when something else happened, whose time it
-      // shares. Its voltage had no say in that.
-      pinned += gradient - Model::Rate(constants_[j], {reset, current}).v * visit.a.v;
+      // No crossing: the neuron stood at the threshold when the window began, or when something
+      // arrived, whose time it shares. Its voltage had no say in that.
+      (began_above ? pinned_to_start_ : pinned) +=
+          gradient - Model::Rate(constants_[j], {reset, current}).v * visit.a.v;
       visit.a.v = 0;
       return;
     }
@@ -377,6 +379,7 @@ class ReverseSweep {
   }
 
   void Finish(Gradients<R>& gradients) {
+    gradients.time += pinned_to_start_;
     for (std::int64_t b = 0; b < n_; ++b) {
       const std::int64_t j = first_ + b;
       gradients.v[j] = v_[b];
@@ -402,6 +405,7 @@ class ReverseSweep {
   double* spike_gradient_;
   Moment* moments_;
 
+  double pinned_to_start_ = 0;
   std::int64_t count_ = 0;
   std::int64_t next_spike_ = 0;
   std::int64_t n_visits_ = 0;

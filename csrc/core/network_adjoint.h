@@ -180,6 +180,7 @@ class NetworkReverse {
     if (at_spike) spike_gradient_[count - 1] += end_gradient;
     gradients.t_max = at_spike ? 0 : end_gradient;
     gradients.time = 0;
+    pinned_to_start_ = 0;
     ListReleases(log, count, end_time);
     next_probe_ = p_.n_probes - 1;
     while (next_probe_ >= 0 && ProbeTime(next_probe_) > end_time) {
@@ -308,11 +309,13 @@ class NetworkReverse {
     const double threshold = p_.threshold(j), reset = p_.reset(j);
     visit.a.v = 0;
     held_[j] = false;
-    if (BeganAbove(p_, j, time) || !(current > threshold)) {
-      // No crossing: the neuron stood at the threshold when something else happened, whose time it
-      // shares. Its voltage had no say in that.
-      pinned_[j] += gradient - Model::Rate(constants_[j], {reset, current}).v * v_after;
-      any_pinned_ = true;
+    const bool began_above = BeganAbove(p_, j, time);
+    if (began_above || !(current > threshold)) {
+      // No crossing: the neuron stood at the threshold when the window began, or when something
+      // arrived, whose time it shares. Its voltage had no say in that.
+      double& pinned = began_above ? pinned_to_start_ : pinned_[j];
+      pinned += gradient - Model::Rate(constants_[j], {reset, current}).v * v_after;
+      any_pinned_ |= !began_above;
     } else {
       visit.a.v = AdjointSpike<Model>(constants_[j], threshold, reset, current, gradient, v_after);
     }
@@ -341,11 +344,11 @@ class NetworkReverse {
     held_[j] = true;
     Visit& visit = Stop(j, release.time, high);
     const double reset = p_.reset(j);
-    // The gradient is linear in the current at the release.
+    // The gradient is linear in the state at the release, of which the current is not known yet.
     const double rest = AdjointRelease<Model>(constants_[j], reset, 0, visit.a.v);
-    const double unit = AdjointRelease<Model>(constants_[j], reset, 1, visit.a.v);
+    const double per_current = AdjointRelease<Model>(constants_[j], 0, 1, visit.a.v);
     clamp_slot_[j] = static_cast<std::int32_t>(n_clamps_);
-    clamps_[n_clamps_++] = {release.neuron, release.time, unit - rest, rest};
+    clamps_[n_clamps_++] = {release.neuron, release.time, per_current, rest};
     if constexpr (kParameters) parameters_.Reset(j, reset, visit.a.v, visit.memory);
     visit.a.v = 0;
   }
@@ -477,6 +480,7 @@ class NetworkReverse {
   }
 
   void Finish(NetworkGradients<R>& gradients) {
+    gradients.time += pinned_to_start_;
     for (std::int64_t j = 0; j < n_; ++j) {
       const double current = static_cast<double>(p_.i[j]);
       const Adjoint start{static_cast<double>(p_.v[j]) - p_.v_leak[j], current};
@@ -513,6 +517,7 @@ class NetworkReverse {
   Release* releases_;
   double *pinned_, *spike_gradient_, *input_gradient_, *past_gradient_;
 
+  double pinned_to_start_ = 0;
   std::int64_t next_spike_ = 0;
   std::int64_t n_visits_ = 0;
   std::int64_t n_clamps_ = 0;

@@ -67,7 +67,7 @@ class NetworkForward {
       *lane = arena.Take<R>(n_);
     }
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_);
-    refractory_ = arena.Take<std::int32_t>(n_);
+    for (std::int32_t** list : {&refractory_, &crossing_}) *list = arena.Take<std::int32_t>(n_);
     before_ = arena.Take<State>(n_);
     counts_ = arena.Take<std::int64_t>(populations.count);
   }
@@ -132,17 +132,20 @@ class NetworkForward {
     const double stop = std::min(arrivals_.time(), ProbeTime());
     const bool closing = stop == kNever;
     const double horizon = closing ? p_.t_max : stop;
-    const Crossing next = FirstCrossing(horizon, closing);
+    const Crossing next = FirstCrossing(horizon);
     if (outcome_.failed()) return false;
-    if (next.time < kNever) {
+    // One that coincides with an arrival or a probe comes after it.
+    if (closing ? next.time <= horizon : next.time < horizon) {
       if (!HasRoom(next.neuron)) return false;
       Flow(next.time);
+      Raise();
       Spike(next.neuron, log);
       return true;
     }
     // A crossing that was rounded to just behind the end of the window shows up there.
     const bool more = !closing || now_ < horizon;
     if (more) Flow(horizon);
+    if (next.time == horizon) Raise();
     return more;
   }
 
@@ -170,20 +173,27 @@ class NetworkForward {
     ++next_probe_;
   }
 
-  // The first crossing up to the horizon, that of the first neuron where several coincide. One that
-  // coincides with an arrival comes after it.
-  Crossing FirstCrossing(double horizon, bool closing) {
+  // The first crossing up to the horizon, that of the first neuron where several coincide; all of
+  // these are remembered.
+  Crossing FirstCrossing(double horizon) {
+    n_crossing_ = 0;
     Crossing first{kNever, 0};
     double limit = horizon - now_;
     const auto bound = any_tonic_ ? BoundCrossings<R, true> : BoundCrossings<R, false>;
     const R soonest = bound(n_, v_, i_, threshold_, tau_mem_, wait_);
     if (static_cast<double>(soonest) > limit) return first;
     const auto solve = [&](std::int64_t j) {
-      const double at = CrossingOf(j, horizon, closing);
-      if (at < first.time || (at == first.time && j < first.neuron)) first = {at, j};
-      // A crossing a little later may be rounded to the same time.
-      const R later = std::nextafter(static_cast<R>(first.time), static_cast<R>(kNever));
-      limit = std::min(limit, static_cast<double>(later) - now_);
+      const double at = CrossingOf(j, horizon);
+      if (at == kNever || at > first.time) return;
+      if (at < first.time) {
+        n_crossing_ = 0;
+        first = {at, j};
+        // A crossing a little later may be rounded to the same time.
+        const R later = std::nextafter(static_cast<R>(at), static_cast<R>(kNever));
+        limit = std::min(limit, static_cast<double>(later) - now_);
+      }
+      first.neuron = std::min(first.neuron, j);
+      crossing_[n_crossing_++] = static_cast<std::int32_t>(j);
     };
     const std::int64_t likely = NextWithin(0, soonest);
     solve(likely);
@@ -207,8 +217,21 @@ class NetworkForward {
     return n_;
   }
 
+  // The neurons that cross now stand at their thresholds, whatever rounding has made of them: all
+  // are going to spike, also if something inhibits them at this very time.
+  void Raise() {
+    for (std::int64_t k = 0; k < n_crossing_; ++k) {
+      const std::int64_t j = crossing_[k];
+      R least = static_cast<R>(p_.threshold(j));
+      if (static_cast<double>(least) < p_.threshold(j)) {
+        least = std::nextafter(least, static_cast<R>(kNever));
+      }
+      v_[j] = std::max(v_[j], least);
+    }
+  }
+
   // When a neuron crosses, up to the horizon.
-  double CrossingOf(std::int64_t j, double horizon, bool closing) {
+  double CrossingOf(std::int64_t j, double horizon) {
     const double free = std::max(static_cast<double>(release_[j]), now_);
     if (free > horizon) return kNever;
     const State x = StateAt(j, {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, free);
@@ -217,9 +240,9 @@ class NetworkForward {
       outcome_ = {Status::kNoConvergence, Argument::kNone, j, now_};
       return kNever;
     }
+    if (!(root.at <= horizon - free)) return kNever;
     // Rounded, so that the order of all events follows from the recorded times.
-    const double at = std::min(static_cast<double>(static_cast<R>(free + root.at)), horizon);
-    return root.at <= horizon - free && (closing || at < horizon) ? at : kNever;
+    return std::min(static_cast<double>(static_cast<R>(free + root.at)), horizon);
   }
 
   // The state of a neuron at `time` from that now, refractory period included.
@@ -340,7 +363,7 @@ class NetworkForward {
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *threshold_, *tau_mem_, *release_, *wait_;
   PropagatorLanes<R> lanes_;
-  std::int32_t* refractory_;
+  std::int32_t *refractory_, *crossing_;
   State* before_;
   std::int64_t* counts_;
 
@@ -348,6 +371,7 @@ class NetworkForward {
   double now_ = 0;
   std::int64_t count_ = 0;
   std::int64_t n_refractory_ = 0;
+  std::int64_t n_crossing_ = 0;  // of the neurons that cross first
   std::int64_t next_probe_ = 0;
   Views<R> views_;
   bool track_ = false;

@@ -372,7 +372,9 @@ template <class R>
 SpikeCount CountSpikes(const BatchNetwork<R>& batch, std::int64_t example, std::int64_t population,
                        std::int64_t limit, ThreadPool& pool) {
   using Sweep = NetworkForward<CubaLif, R>;
-  const std::vector<std::int64_t> limits(batch.population_sizes.size(), limit);
+  // No other population may end the count before the one asked for has filled its room again.
+  std::vector<std::int64_t> limits = batch.population_capacities;
+  for (std::int64_t& room : limits) room = std::max(room, limit);
   const Populations populations{batch.population_sizes.data(), limits.data(),
                                 static_cast<std::int64_t>(limits.size())};
   BatchProjections<R> projections(batch);

@@ -1,61 +1,17 @@
 // The parallel loop on a pool of real threads, and the layout of broadcast batches.
-#include <condition_variable>
-#include <deque>
-#include <mutex>
+#include <atomic>
 #include <thread>
 #include <vector>
 
 #include "cpu/batch.h"
 #include "cpu/parallel_for.h"
+#include "pool.h"
 #include "test.h"
 
 namespace {
 
-class Pool : public jaxsnn::ThreadPool {
- public:
-  explicit Pool(int n) {
-    for (int t = 0; t < n; ++t) threads_.emplace_back([this] { Work(); });
-  }
-  ~Pool() override {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      stop_ = true;
-    }
-    wake_.notify_all();
-    for (auto& thread : threads_) thread.join();
-  }
-  std::int64_t num_threads() const override { return static_cast<std::int64_t>(threads_.size()); }
-  void Schedule(std::function<void()> task) override {
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      tasks_.push_back(std::move(task));
-    }
-    wake_.notify_one();
-  }
-
- private:
-  void Work() {
-    for (;;) {
-      std::function<void()> task;
-      {
-        std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [this] { return stop_ || !tasks_.empty(); });
-        if (tasks_.empty()) return;
-        task = std::move(tasks_.front());
-        tasks_.pop_front();
-      }
-      task();
-    }
-  }
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::deque<std::function<void()>> tasks_;
-  std::vector<std::thread> threads_;
-  bool stop_ = false;
-};
-
 void EveryTaskOnce() {
-  Pool pool(3);
+  test::Pool pool(3);
   for (int repeat = 0; repeat < 200; ++repeat) {
     std::vector<int> done(97, 0);
     std::vector<std::vector<int>> per_worker(4);
@@ -73,7 +29,7 @@ void EveryTaskOnce() {
 // Loops called from the pool's own workers, more of them than there are threads: none may wait for
 // a helper that cannot start.
 void NestedLoopsDoNotBlock() {
-  Pool pool(2);
+  test::Pool pool(2);
   std::atomic<int> finished{0}, sum{0};
   constexpr int kLoops = 12;
   for (int loop = 0; loop < kLoops; ++loop) {
@@ -88,7 +44,7 @@ void NestedLoopsDoNotBlock() {
 }
 
 void SmallWorkStaysWithTheCaller() {
-  Pool pool(4);
+  test::Pool pool(4);
   CHECK(jaxsnn::NumWorkers(pool, 100, 1e3) == 1);
   CHECK(jaxsnn::NumWorkers(pool, 100, 1e9) == 4);
   CHECK(jaxsnn::NumWorkers(pool, 2, 1e9) == 2);

@@ -225,6 +225,14 @@ def populations(
     return sizes, tuple(check_count(op, "max_events", room) for room in max_events)
 
 
+def check_label(op: str, label: str | Sequence[str], n_populations: int) -> None:
+    """Raises unless a label is a text, or one for each population."""
+    if not isinstance(label, str) and len(label) != n_populations:
+        raise ValueError(
+            f"{op}: label is {label}, expected one for each of {n_populations} populations"
+        )
+
+
 def batch_shape(op: str, leads: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
     """The common batch of operands with these leading axes."""
     try:

@@ -193,6 +193,7 @@ def event_loop(
     operands = _checks.problem_operands(name, params, weights, state, inputs, t_max)
     n_neurons = operands[0].shape[-1]
     sizes, capacities = _checks.populations(name, n_neurons, populations, max_events)
+    _checks.check_label(name, label, len(sizes))
     sizes_of_results = {"events": sum(capacities), "facts": _ffi.FACTS}
     mask = np.int64(raise_mask(raise_on))
     extras = (delays, recurrent, recurrent_delays, past, populations, probes)
