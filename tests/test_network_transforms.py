@@ -343,24 +343,6 @@ class TestOtherTransformations:
         with pytest.raises(NotImplementedError, match="network_loop has a reverse-mode derivative"):
             jax.jvp(lambda w: scalar(a | {"recurrent": w}), (a["recurrent"],), (a["recurrent"],))
 
-    @pytest.mark.parametrize("name", ["tau_mem", "v_th", "t_ref"])
-    def test_parameters_are_refused(self, name):
-        a = draw(3)
-
-        def loss(value):
-            return event_loop(
-                LIFParameters(**{name: value}),
-                a["weights"],
-                a["state"],
-                a["inputs"],
-                t_max=a["t_max"],
-                max_events=ROOM,
-                delays=a["delays"],
-            ).spikes.time[0]
-
-        with pytest.raises(NotImplementedError, match=rf"gradient with respect to params\.{name}"):
-            jax.grad(loss)(0.5)
-
     def test_abstract_evaluation_runs_nothing(self):
         a = draw(4)
         a["recurrent"] = a["recurrent"] * jnp.nan

@@ -338,7 +338,7 @@ class TestForms:
 
     @pytest.mark.parametrize("kind", ["one", "source", "target"])
     @pytest.mark.parametrize("seed", range(3))
-    def test_bit_for_bit(self, kind, seed):
+    def test_same_spikes_bit_for_bit_and_same_gradient(self, kind, seed):
         rng = np.random.default_rng(seed)
         population = random_population(rng, N_NEURONS, refractory=seed == 1)
         network = random_graph(rng, [population], n_in=N_INPUTS, n_spikes=N_SPIKES, density=1.0)
@@ -366,7 +366,14 @@ class TestForms:
             same_bits(result, found[0][0])
             assert value == found[0][1]
             without = {"delays": None, "recurrent_delays": None}
-            same_bits(gradient._replace(**without), found[0][2]._replace(**without))
+            # sums over the targets of an arrival are taken in another order where they come apart
+            for part, expected in zip(
+                jax.tree.leaves(gradient._replace(**without)),
+                jax.tree.leaves(found[0][2]._replace(**without)),
+                strict=True,
+            ):
+                if part.dtype != jax.dtypes.float0:
+                    assert_within(part, expected, 1e-12)
         # the gradient of a delay is the sum over all synapses that have it
         every = found[1][2]
         for (delays, recurrent_delays), (_, _, gradient) in zip(forms, found, strict=True):
