@@ -18,7 +18,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // A spike whose time obeys v(t) = threshold. `time_gradient` is all that the loss owes to the time
 // through everything but the neuron's own voltage; v_after is the adjoint voltage behind the reset,
@@ -408,6 +408,6 @@ class ReverseSweep {
   bool any_release_ = false;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_ADJOINT_H_

@@ -18,7 +18,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // The record of a window: its own spikes in the order (time, neuron).
 template <class R>
@@ -424,6 +424,6 @@ class ForwardSweep {
   bool stopping_ = false;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_FORWARD_H_

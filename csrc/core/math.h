@@ -8,7 +8,7 @@
 
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // What exponential decay over x time constants leaves, and what it takes: e^{-x} and 1 - e^{-x}.
 struct Decay {
@@ -42,6 +42,6 @@ JAXSNN_HD inline Decay DecayOver(double x) {
   return {scale + scale * grown, (1.0 - scale) - scale * grown};
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_MATH_H_

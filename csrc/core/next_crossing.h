@@ -8,7 +8,7 @@
 #include "core/root_find.h"
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 namespace internal {
 
@@ -63,6 +63,6 @@ JAXSNN_HD Root NextCrossing(const typename Model::Constants& constants,
   return BracketedNewton(distance, 0, high);
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_NEXT_CROSSING_H_

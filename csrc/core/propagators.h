@@ -9,7 +9,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // Lanes of solutions, one per interval or one per neuron.
 template <class R>
@@ -56,6 +56,6 @@ void FillIntervals(PropagatorLanes<R> lanes, const typename Model::Constants& co
   lanes.template Set<Model>(n_arrivals, constants, end - static_cast<double>(time[n_arrivals - 1]));
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_PROPAGATORS_H_

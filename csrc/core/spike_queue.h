@@ -10,7 +10,7 @@
 
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 template <class R>
 struct SpikeQueue {
@@ -45,6 +45,6 @@ struct SpikeQueue {
   }
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_SPIKE_QUEUE_H_

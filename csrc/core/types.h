@@ -18,6 +18,11 @@
 #define JAXSNN_RESTRICT __restrict__
 #endif
 
+// The instruction set for which the numerics are compiled, see cpu/isa_begin.h.
+#ifndef JAXSNN_ISA
+#define JAXSNN_ISA baseline
+#endif
+
 namespace jaxsnn {
 
 // Padding is time == +inf together with index == -1, and nothing else is.

@@ -1,15 +1,12 @@
 // Batch drivers of the whole-window sweeps.
-#include <algorithm>
-#include <cstdint>
-#include <vector>
+#include "cpu/isa_begin.h"
 
 #include "core/adjoint.h"
 #include "core/forward.h"
 #include "core/models/cuba_lif.h"
 #include "cpu/assemble.h"
-#include "cpu/kernels.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 namespace {
 
 template <class R>
@@ -76,7 +73,11 @@ ReverseCut CutReverse(const BatchProblem<R>& batch, const Batched<R>& weights) {
 
 }  // namespace
 
-template <class R>
+}  // namespace jaxsnn::inline JAXSNN_ISA
+
+namespace jaxsnn {
+
+template <Isa isa, class R>
 void EventLoopForward(const BatchProblem<R>& batch, const LoopResults<R>& results,
                       ThreadPool& pool) {
   using Sweep = ForwardSweep<CubaLif, R>;
@@ -108,7 +109,7 @@ void EventLoopForward(const BatchProblem<R>& batch, const LoopResults<R>& result
   });
 }
 
-template <class R>
+template <Isa isa, class R>
 std::int64_t CountSpikes(const BatchProblem<R>& batch, std::int64_t example, std::int64_t limit) {
   using Sweep = ForwardSweep<CubaLif, R>;
   const auto room = static_cast<std::size_t>(limit), n = static_cast<std::size_t>(batch.n_neurons);
@@ -127,7 +128,7 @@ std::int64_t CountSpikes(const BatchProblem<R>& batch, std::int64_t example, std
   return count;
 }
 
-template <class R>
+template <Isa isa, class R>
 void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool) {
@@ -200,14 +201,17 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
   }
 }
 
-#define JAXSNN_INSTANTIATE(R)                                                                    \
-  template void EventLoopForward<R>(const BatchProblem<R>&, const LoopResults<R>&, ThreadPool&); \
-  template std::int64_t CountSpikes<R>(const BatchProblem<R>&, std::int64_t, std::int64_t);      \
-  template void EventLoopBackward<R>(const BatchProblem<R>&, const LoopResults<R>&,              \
-                                     const BatchCotangents<R>&, const BatchGradients<R>&,        \
-                                     ThreadPool&)
+#define JAXSNN_INSTANTIATE(R)                                                                     \
+  template void EventLoopForward<kIsa, R>(const BatchProblem<R>&, const LoopResults<R>&,          \
+                                          ThreadPool&);                                           \
+  template std::int64_t CountSpikes<kIsa, R>(const BatchProblem<R>&, std::int64_t, std::int64_t); \
+  template void EventLoopBackward<kIsa, R>(const BatchProblem<R>&, const LoopResults<R>&,         \
+                                           const BatchCotangents<R>&, const BatchGradients<R>&,   \
+                                           ThreadPool&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);
 #undef JAXSNN_INSTANTIATE
 
 }  // namespace jaxsnn
+
+#include "cpu/isa_end.h"

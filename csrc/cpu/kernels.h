@@ -1,5 +1,5 @@
-// The batch drivers: one call of each covers a whole batch, in parallel, with results that do not
-// depend on the number of threads.
+// The batch drivers: one call of each covers a whole batch, in parallel, with results that depend
+// neither on the number of threads nor on the instruction set.
 #ifndef JAXSNN_CPU_KERNELS_H_
 #define JAXSNN_CPU_KERNELS_H_
 
@@ -7,6 +7,7 @@
 
 #include "core/types.h"
 #include "cpu/batch.h"
+#include "cpu/isa.h"
 #include "cpu/parallel_for.h"
 
 namespace jaxsnn {
@@ -81,23 +82,23 @@ struct BatchGradients {
   bool want_input_time = true;
 };
 
-template <class R>
+template <Isa isa, class R>
 void EventLoopForward(const BatchProblem<R>& problem, const LoopResults<R>& results,
                       ThreadPool& pool);
-template <class R>
+template <Isa isa, class R>
 void EventLoopBackward(const BatchProblem<R>& problem, const LoopResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool);
 
 // How many spikes an example fires up to t_max, counted up to a limit: what an error has to say
 // after a record was too small.
-template <class R>
+template <Isa isa, class R>
 std::int64_t CountSpikes(const BatchProblem<R>& problem, std::int64_t example, std::int64_t limit);
 
-template <class R>
+template <Isa isa, class R>
 void EventStepForward(const BatchProblem<R>& problem, const StepResults<R>& results,
                       ThreadPool& pool);
-template <class R>
+template <Isa isa, class R>
 void EventStepBackward(const BatchProblem<R>& problem, const StepResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool);
@@ -112,17 +113,17 @@ struct BatchNeurons {
   Batched<const R> dt;  // [1] or [n_neurons]; flow only
 };
 
-template <class R>
+template <Isa isa, class R>
 void FlowForward(const BatchNeurons<R>& neurons, const Batched<R>& v, const Batched<R>& i,
                  const BatchStatus<R>& outcome);
-template <class R>
+template <Isa isa, class R>
 void FlowBackward(const BatchNeurons<R>& neurons, const Batched<const R>& ct_v,
                   const Batched<const R>& ct_i, const Batched<R>& v, const Batched<R>& i,
                   const Batched<R>& dt);
-template <class R>
+template <Isa isa, class R>
 void CrossingForward(const BatchNeurons<R>& neurons, const Batched<R>& delay,
                      const BatchStatus<R>& outcome);
-template <class R>
+template <Isa isa, class R>
 void CrossingBackward(const BatchNeurons<R>& neurons, const Batched<const R>& delay,
                       const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i);
 

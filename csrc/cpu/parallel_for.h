@@ -29,7 +29,7 @@ inline std::int64_t NumWorkers(const ThreadPool& pool, std::int64_t n_tasks, dou
   return std::max<std::int64_t>(1, std::min(pool.num_threads(), n_tasks));
 }
 
-namespace internal {
+namespace parallel {
 
 // A loop that is being run, alive for as long as anybody looks at it.
 struct Loop {
@@ -121,7 +121,7 @@ inline void Help(SharedLoop loop) {
   for (; loop != nullptr; loop = standby.Await()) loop->Work(1 + loop->helpers.fetch_add(1));
 }
 
-}  // namespace internal
+}  // namespace parallel
 
 // Calls body(task, worker) for every task. The caller works too and claims tasks like its helpers;
 // in the end it waits only for tasks that already run on some thread. A helper that comes too late,
@@ -133,10 +133,10 @@ inline void ParallelFor(ThreadPool& pool, std::int64_t n_tasks, std::int64_t n_w
     for (std::int64_t task = 0; task < n_tasks; ++task) body(task, 0);
     return;
   }
-  const auto loop = std::make_shared<internal::Loop>(n_tasks, body);
+  const auto loop = std::make_shared<parallel::Loop>(n_tasks, body);
   const std::int64_t wanted = n_workers - 1;
-  for (std::int64_t h = internal::standby.Offer(loop, wanted); h < wanted; ++h) {
-    pool.Schedule([loop] { internal::Help(loop); });
+  for (std::int64_t h = parallel::standby.Offer(loop, wanted); h < wanted; ++h) {
+    pool.Schedule([loop] { parallel::Help(loop); });
   }
   loop->Work(0);
   while (loop->done.load(std::memory_order_acquire) < n_tasks) std::this_thread::yield();

@@ -158,11 +158,12 @@ ffi::Error EventLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto results = DecodeLoop<R>(d, dims);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    EventLoopForward<R>(problem, results, pool);
+    OnBestIsa([&]<Isa isa>() { return EventLoopForward<isa, R>(problem, results, pool); });
     return Report(results.outcome, problem.n_batch, raise_on, label, [&](std::int64_t b) {
       // A runaway network would fire without end; a hundredfold is enough to see that.
       const std::int64_t limit = 100 * results.max_events + 1000;
-      const std::int64_t count = CountSpikes<R>(problem, b, limit);
+      const std::int64_t count =
+          OnBestIsa([&]<Isa isa>() { return CountSpikes<isa, R>(problem, b, limit); });
       return std::string(count < limit ? ": it fired " : ": it fired at least ") +
              std::to_string(count);
     });
@@ -181,7 +182,9 @@ ffi::Error EventLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto gradients = DecodeGradients<R>(d, dims, want_input_time);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    EventLoopBackward<R>(problem, results, cotangents, gradients, pool);
+    OnBestIsa([&]<Isa isa>() {
+      return EventLoopBackward<isa, R>(problem, results, cotangents, gradients, pool);
+    });
     return ffi::Error::Success();
   });
 }
@@ -196,7 +199,7 @@ ffi::Error EventStepFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto results = DecodeStep<R>(d, dims);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    EventStepForward<R>(problem, results, pool);
+    OnBestIsa([&]<Isa isa>() { return EventStepForward<isa, R>(problem, results, pool); });
     return Report(results.outcome, problem.n_batch, raise_on, label, NoRemark);
   });
 }
@@ -213,7 +216,9 @@ ffi::Error EventStepBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto gradients = DecodeGradients<R>(d, dims, want_input_time);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    EventStepBackward<R>(problem, results, cotangents, gradients, pool);
+    OnBestIsa([&]<Isa isa>() {
+      return EventStepBackward<isa, R>(problem, results, cotangents, gradients, pool);
+    });
     return ffi::Error::Success();
   });
 }
@@ -243,7 +248,7 @@ ffi::Error FlowFwd(ffi::RemainingArgs args, ffi::RemainingRets rets, std::int64_
     const BatchStatus<R> outcome{d.Ret<std::int32_t>("status", {}),
                                  d.Ret<R>("detail", {&dims.detail})};
     if (!d.ok()) return d.error();
-    FlowForward<R>(neurons, v, i, outcome);
+    OnBestIsa([&]<Isa isa>() { return FlowForward<isa, R>(neurons, v, i, outcome); });
     return Report(outcome, neurons.n_batch, raise_on, label, NoRemark);
   });
 }
@@ -262,7 +267,7 @@ ffi::Error FlowBwd(ffi::RemainingArgs args, ffi::RemainingRets rets) {
     const auto i = d.Ret<R>("gradient of i", {&dims.neurons});
     const auto dt = d.Ret<R>("gradient of dt", {&dims.neurons});
     if (!d.ok()) return d.error();
-    FlowBackward<R>(neurons, ct_v, ct_i, v, i, dt);
+    OnBestIsa([&]<Isa isa>() { return FlowBackward<isa, R>(neurons, ct_v, ct_i, v, i, dt); });
     return ffi::Error::Success();
   });
 }
@@ -279,7 +284,7 @@ ffi::Error CrossingFwd(ffi::RemainingArgs args, ffi::RemainingRets rets, std::in
     const BatchStatus<R> outcome{d.Ret<std::int32_t>("status", {}),
                                  d.Ret<R>("detail", {&dims.detail})};
     if (!d.ok()) return d.error();
-    CrossingForward<R>(neurons, delay, outcome);
+    OnBestIsa([&]<Isa isa>() { return CrossingForward<isa, R>(neurons, delay, outcome); });
     return Report(outcome, neurons.n_batch, raise_on, label, NoRemark);
   });
 }
@@ -296,7 +301,7 @@ ffi::Error CrossingBwd(ffi::RemainingArgs args, ffi::RemainingRets rets) {
     const auto v = d.Ret<R>("gradient of v", {&dims.neurons});
     const auto i = d.Ret<R>("gradient of i", {&dims.neurons});
     if (!d.ok()) return d.error();
-    CrossingBackward<R>(neurons, delay, ct_delay, v, i);
+    OnBestIsa([&]<Isa isa>() { return CrossingBackward<isa, R>(neurons, delay, ct_delay, v, i); });
     return ffi::Error::Success();
   });
 }

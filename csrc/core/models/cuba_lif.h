@@ -12,7 +12,7 @@
 #include "core/math.h"
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 struct CubaLif {
   // Either a state (v, i) or its adjoint (dL/dv, dL/di).
@@ -103,6 +103,6 @@ struct CubaLif {
   }
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_MODELS_CUBA_LIF_H_
