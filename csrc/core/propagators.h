@@ -27,7 +27,7 @@ struct PropagatorLanes {
     return lanes;
   }
   template <class Model>
-  void Set(std::int64_t k, const typename Model::Constants& constants, double dt) {
+  JAXSNN_INLINE void Set(std::int64_t k, const typename Model::Constants& constants, double dt) {
     const auto p = Model::Propagate(constants, dt);
     v_from_v[k] = static_cast<R>(p.v_from_v);
     v_from_i[k] = static_cast<R>(p.v_from_i);
