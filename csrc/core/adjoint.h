@@ -97,6 +97,10 @@ class ReverseSweep {
     slot_ = arena.Take<std::int32_t>(n_);
     pending_release_ = arena.Take<R>(n_);
     visits_ = arena.Take<Visit>(n_);
+    const std::int64_t stops = 2 * (capacity + n_);
+    for (double** lane : {&stop_.dt, &stop_.v_from_v, &stop_.v_from_i, &stop_.i_from_i}) {
+      *lane = arena.Take<double>(stops);
+    }
     spike_gradient_ = arena.Take<double>(capacity);
     release_head_ = arena.Take<std::int32_t>(problem.queue.size + 1);
     release_next_ = arena.Take<std::int32_t>(capacity + n_);
@@ -117,8 +121,7 @@ class ReverseSweep {
       const bool first = k == p_.queue.head;
       const double low = first ? p_.time : p_.queue.TimeAt(k - 1);
       double pinned = 0;
-      Visits(log, gradients, k, high, pinned);
-      FlowBack(k, low, high);
+      Retrace(log, gradients, k, low, high, pinned);
       high = low;
       if (first) {
         gradients.time += pinned;
@@ -137,10 +140,21 @@ class ReverseSweep {
     Adjoint a;
   };
 
+  // The solutions over the time from the stop of a neuron at a moment to its next one: that of
+  // moment m has number m, those of the visits, back to the start of the interval, follow.
+  struct Stops {
+    double *dt, *v_from_v, *v_from_i, *i_from_i;
+
+    typename Model::template Propagator<double> operator[](std::int64_t m) const {
+      return {v_from_v[m], v_from_i[m], i_from_i[m]};
+    }
+  };
+
   // A spike, or the end of the refractory period behind it, in the order of the sweep.
   struct Moment {
     double time;
     std::int32_t source;  // a spike of the log, or Initial(j)
+    std::int32_t visit;
     bool release;
 
     bool operator<(const Moment& other) const {
@@ -239,57 +253,97 @@ class ReverseSweep {
     }
   }
 
-  // All spikes and releases of the interval in front of queue entry k, latest first.
-  void Visits(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t k, double high,
-              double& pinned) {
+  // All spikes and releases of the interval in front of queue entry k, latest first, then the flow
+  // back to its start.
+  void Retrace(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t k, double low,
+               double high, double& pinned) {
     n_visits_ = 0;
-    if (!any_release_ || release_head_[k] == kNoIndex) {
-      for (; next_spike_ >= 0 && log.position[next_spike_] == k; --next_spike_) {
-        if (Inside(log.index[next_spike_])) VisitSpike(log, next_spike_, high, pinned);
+    const std::int64_t n = ListMoments(log, k);
+    if (n > 0) {
+      PlanStops(log, n, low, high);
+      for (std::int64_t m = 0; m < n; ++m) {
+        Visit& visit = visits_[moments_[m].visit];
+        visit.a = Model::AdjointFlow(stop_[m], visit.a);
+        if (moments_[m].release) {
+          VisitRelease(log, gradients, moments_[m], k, visit);
+        } else {
+          VisitSpike(log, moments_[m].source, visit, pinned);
+        }
       }
-      return;
     }
+    if (high > low) FlowLanes(k, high - low);
+    for (std::int64_t m = 0; m < n_visits_; ++m) {
+      const Visit& visit = visits_[m];
+      const Adjoint a = Model::AdjointFlow(stop_[n + m], visit.a);
+      v_[visit.neuron] = static_cast<R>(a.v);
+      i_[visit.neuron] = static_cast<R>(a.i);
+      slot_[visit.neuron] = kNoIndex;
+    }
+  }
+
+  std::int64_t ListMoments(const SpikeLog<R>& log, std::int64_t k) {
     std::int64_t n = 0;
     for (; next_spike_ >= 0 && log.position[next_spike_] == k; --next_spike_) {
       if (!Inside(log.index[next_spike_])) continue;
       moments_[n++] = {static_cast<double>(log.time[next_spike_]),
-                       static_cast<std::int32_t>(next_spike_), false};
+                       static_cast<std::int32_t>(next_spike_), kNoIndex, false};
     }
+    if (!any_release_ || release_head_[k] == kNoIndex) return n;
     for (std::int32_t r = release_head_[k]; r != kNoIndex; r = release_next_[Link(r)]) {
-      moments_[n++] = {ReleaseTime(log, r), r, true};
+      moments_[n++] = {ReleaseTime(log, r), r, kNoIndex, true};
     }
     std::sort(moments_, moments_ + n);
+    return n;
+  }
+
+  // When each neuron stops, and all solutions between the stops, in a loop that vectorises.
+  void PlanStops(const SpikeLog<R>& log, std::int64_t n, double low, double high) {
     for (std::int64_t m = 0; m < n; ++m) {
-      if (moments_[m].release) {
-        VisitRelease(log, gradients, moments_[m], k, high);
-      } else {
-        VisitSpike(log, moments_[m].source, high, pinned);
+      const std::int64_t b = Neuron(log, moments_[m].source) - first_;
+      if (slot_[b] == kNoIndex) {
+        slot_[b] = static_cast<std::int32_t>(n_visits_);
+        visits_[n_visits_++] = {b, high, {static_cast<double>(v_[b]), static_cast<double>(i_[b])}};
       }
+      moments_[m].visit = slot_[b];
+      Visit& visit = visits_[slot_[b]];
+      stop_.dt[m] = visit.time - moments_[m].time;
+      visit.time = moments_[m].time;
+    }
+    for (std::int64_t m = 0; m < n_visits_; ++m) stop_.dt[n + m] = visits_[m].time - low;
+    if (uniform_) {
+      const auto constants = constants_[0];
+      FillStops(0, n + n_visits_, [&constants](std::int64_t) -> const auto& { return constants; });
+      return;
+    }
+    const auto of_visit = [this](std::int64_t visit) -> const auto& {
+      return constants_[first_ + visits_[visit].neuron];
+    };
+    FillStops(0, n, [&](std::int64_t m) -> const auto& { return of_visit(moments_[m].visit); });
+    FillStops(n, n + n_visits_, [&](std::int64_t m) -> const auto& { return of_visit(m - n); });
+  }
+
+  template <class ConstantsOf>
+  void FillStops(std::int64_t begin, std::int64_t end, const ConstantsOf& constants) {
+    const double* JAXSNN_RESTRICT dt = stop_.dt;
+    double* JAXSNN_RESTRICT v_from_v = stop_.v_from_v;
+    double* JAXSNN_RESTRICT v_from_i = stop_.v_from_i;
+    double* JAXSNN_RESTRICT i_from_i = stop_.i_from_i;
+    for (std::int64_t m = begin; m < end; ++m) {
+      const auto p = Model::Propagate(constants(m), dt[m]);
+      v_from_v[m] = p.v_from_v;
+      v_from_i[m] = p.v_from_i;
+      i_from_i[m] = p.i_from_i;
     }
   }
 
-  // Takes a neuron of the block out of the common flow, at `time`.
-  Visit& Stop(std::int64_t j, double time, double high) {
-    const std::int64_t b = j - first_;
-    if (slot_[b] == kNoIndex) {
-      slot_[b] = static_cast<std::int32_t>(n_visits_++);
-      visits_[slot_[b]] = {b, high, {static_cast<double>(v_[b]), static_cast<double>(i_[b])}};
-    }
-    Visit& visit = visits_[slot_[b]];
-    visit.a = Model::AdjointFlow(Model::Propagate(constants_[j], visit.time - time), visit.a);
-    visit.time = time;
-    return visit;
-  }
-
-  void VisitSpike(const SpikeLog<R>& log, std::int64_t s, double high, double& pinned) {
+  void VisitSpike(const SpikeLog<R>& log, std::int64_t s, Visit& visit, double& pinned) {
     const std::int64_t j = log.index[s];
-    const double time = static_cast<double>(log.time[s]);
-    Visit& visit = Stop(j, time, high);
     double gradient = spike_gradient_[s] + static_cast<double>(pending_release_[visit.neuron]);
     pending_release_[visit.neuron] = 0;
     const double threshold = p_.threshold(j), reset = p_.reset(j);
     const double current = static_cast<double>(log.current[s]);
-    const bool began_above = log.position[s] == p_.queue.head && BeganAbove(p_, j, time);
+    const bool began_above =
+        log.position[s] == p_.queue.head && BeganAbove(p_, j, static_cast<double>(log.time[s]));
     if (began_above || !(current > threshold)) {
       // No crossing: the neuron stood at the threshold when something else happened, whose time it
       // shares. Its voltage had no say in that.
@@ -301,11 +355,10 @@ class ReverseSweep {
   }
 
   void VisitRelease(const SpikeLog<R>& log, Gradients<R>& gradients, const Moment& moment,
-                    std::int64_t k, double high) {
+                    std::int64_t k, Visit& visit) {
     const bool initial = IsInitial(moment.source);
     const std::int64_t s = moment.source;
     const std::int64_t j = Neuron(log, moment.source);
-    Visit& visit = Stop(j, moment.time, high);
     const double from = initial ? p_.time : static_cast<double>(log.time[s]);
     double current = static_cast<double>(initial ? p_.i[j] : log.current[s]);
     current = Model::DecayCurrent(constants_[j], current, moment.time - from);
@@ -320,22 +373,6 @@ class ReverseSweep {
       spike_gradient_[s] += gradient;
     }
     visit.a.v = 0;
-  }
-
-  // Everything back to the time of the previous arrival.
-  void FlowBack(std::int64_t k, double low, double high) {
-    for (std::int64_t m = 0; m < n_visits_; ++m) {
-      Visit& visit = visits_[m];
-      visit.a = Model::AdjointFlow(
-          Model::Propagate(constants_[first_ + visit.neuron], visit.time - low), visit.a);
-    }
-    if (high > low) FlowLanes(k, high - low);
-    for (std::int64_t m = 0; m < n_visits_; ++m) {
-      const Visit& visit = visits_[m];
-      v_[visit.neuron] = static_cast<R>(visit.a.v);
-      i_[visit.neuron] = static_cast<R>(visit.a.i);
-      slot_[visit.neuron] = kNoIndex;
-    }
   }
 
   void FlowLanes(std::int64_t k, double dt) {
@@ -399,6 +436,7 @@ class ReverseSweep {
   PropagatorLanes<R> lanes_;  // per interval if shared by the neurons, else per neuron
   std::int32_t *slot_, *release_head_, *release_next_;
   Visit* visits_;
+  Stops stop_;
   double* spike_gradient_;
   Moment* moments_;
 
