@@ -66,8 +66,8 @@ class ForwardSweep {
     constants_.Fill(p_);
     closed_form_ = ClosedForm();
     if (uniform_) {
-      const std::int64_t n_arrivals = CountArrivals();
-      FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, n_arrivals, p_.time, p_.t_max);
+      n_arrivals_ = CountArrivals();
+      FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, n_arrivals_, p_.time, p_.t_max);
     }
     if (Sweep(log) == SweepEnd::kOverflow) {
       // The same sweep once more, up to the spike that fills the log, gives the state there.
@@ -167,6 +167,15 @@ class ForwardSweep {
   SweepEnd Sweep(const SpikeLog<R>& log) {
     Start();
     for (;;) {
+      if (uniform_ && !refractory_ && !stopping_) {
+        if (n_ <= 4) {
+          PassQuietArrivals<4>();
+        } else if (n_ <= 8) {
+          PassQuietArrivals<8>();
+        } else if (n_ <= 16) {
+          PassQuietArrivals<16>();
+        }
+      }
       Interval span;
       const double arrival = p_.queue.TimeAt(head_);
       span.begin = now_;
@@ -188,6 +197,45 @@ class ForwardSweep {
       if (span.closing || span.last) return SweepEnd::kDone;
       ++head_;
     }
+  }
+
+  // A few neurons stay in registers from arrival to arrival, for as long as none of them may cross
+  // its threshold. Lanes without a neuron repeat the last one.
+  template <int kWidth>
+  void PassQuietArrivals() {
+    R v[kWidth], i[kWidth], threshold[kWidth], v_end[kWidth], i_end[kWidth];
+    std::int64_t neuron[kWidth];
+    for (int l = 0; l < kWidth; ++l) {
+      neuron[l] = std::min<std::int64_t>(l, n_ - 1);
+      v[l] = v_[neuron[l]];
+      i[l] = i_[neuron[l]];
+      threshold[l] = threshold_[neuron[l]];
+    }
+    const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
+    const std::int64_t first = head_, end = p_.queue.head + n_arrivals_;
+    for (; head_ < end; ++head_) {
+      const R vv = lanes.v_from_v[head_], vi = lanes.v_from_i[head_], ii = lanes.i_from_i[head_];
+      const R reach = lanes.reach[head_];
+      const R* const row = p_.row(head_);
+      Mask<R> any = 0;
+      for (int l = 0; l < kWidth; ++l) {
+        const Flowed flowed = FlowFreely(v[l], i[l], threshold[l], vv, vi, ii, reach);
+        v_end[l] = flowed.v;
+        i_end[l] = flowed.i;
+        any |= flowed.mark;
+      }
+      if (any != 0) break;
+      for (int l = 0; l < kWidth; ++l) {
+        v[l] = v_end[l];
+        i[l] = i_end[l] + row[neuron[l]];
+      }
+    }
+    if (head_ == first) return;
+    for (int l = 0; l < kWidth && l < n_; ++l) {
+      v_[l] = v[l];
+      i_[l] = i[l];
+    }
+    now_ = p_.queue.TimeAt(head_ - 1);
   }
 
   void AddRow(const R* row) {
@@ -253,10 +301,29 @@ class ForwardSweep {
     return lanes_.At(k);
   }
 
-  // Flows a block of neurons and marks those that may cross the threshold on the way. Necessary for
-  // a crossing: either v stands at the threshold at one of the ends; or v passed a maximum in
-  // between, so that it fell at the end, and v, concave until then, stayed below its first tangent,
-  // which must reach the threshold. Returns whether any is marked.
+  // One neuron after its free flow, and whether it may have crossed the threshold on the way.
+  struct Flowed {
+    R v, i;
+    Mask<R> mark;
+  };
+
+  // Necessary for a crossing: either v stands at the threshold at one of the ends; or v passed a
+  // maximum in between, so that it fell at the end, and v, concave until then, stayed below its
+  // first tangent, which must reach the threshold.
+  JAXSNN_INLINE static Flowed FlowFreely(R v, R i, R threshold, R from_v, R from_i, R decay,
+                                         R reach) {
+    const R v_end = from_v * v + from_i * i;
+    const R i_end = decay * i;
+    const R higher = v > v_end ? v : v_end;
+    const R tangent = v + (i - v) * reach;
+    return {v_end, i_end,
+            static_cast<Mask<R>>(higher >= threshold) |
+                (static_cast<Mask<R>>(i_end < v_end) & static_cast<Mask<R>>(i > threshold) &
+                 static_cast<Mask<R>>(tangent >= threshold))};
+  }
+
+  // Flows a block of neurons and marks those that may cross the threshold. Returns whether any is
+  // marked.
   template <bool kUniform>
   bool FlowBlock(const PropagatorLanes<R>& lanes, std::int64_t begin, std::int64_t end) {
     const R* JAXSNN_RESTRICT v = v_ + begin;
@@ -279,18 +346,11 @@ class ForwardSweep {
       } else {
         from_v = vv[j], from_i = vi[j], decay = ii[j], rise = reach[j];
       }
-      const R v_end = from_v * v[j] + from_i * i[j];
-      const R i_end = decay * i[j];
-      const R higher = v[j] > v_end ? v[j] : v_end;
-      const R tangent = v[j] + (i[j] - v[j]) * rise;
-      const Mask<R> mark =
-          static_cast<Mask<R>>(higher >= threshold[j]) |
-          (static_cast<Mask<R>>(i_end < v_end) & static_cast<Mask<R>>(i[j] > threshold[j]) &
-           static_cast<Mask<R>>(tangent >= threshold[j]));
-      v_next[j] = v_end;
-      i_next[j] = i_end;
-      marks[j] = mark;
-      any |= mark;
+      const Flowed end = FlowFreely(v[j], i[j], threshold[j], from_v, from_i, decay, rise);
+      v_next[j] = end.v;
+      i_next[j] = end.i;
+      marks[j] = end.mark;
+      any |= end.mark;
     }
     return any != 0;
   }
@@ -489,6 +549,7 @@ class ForwardSweep {
 
   Outcome outcome_;
   double now_ = 0;
+  std::int64_t n_arrivals_ = 0;
   std::int64_t head_ = 0;
   std::int64_t count_ = 0;
   bool refractory_ = false;
