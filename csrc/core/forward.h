@@ -16,6 +16,7 @@
 #include "core/pending_spikes.h"
 #include "core/problem.h"
 #include "core/propagators.h"
+#include "core/registers.h"
 #include "core/types.h"
 #include "core/view.h"
 
@@ -167,15 +168,7 @@ class ForwardSweep {
   SweepEnd Sweep(const SpikeLog<R>& log) {
     Start();
     for (;;) {
-      if (uniform_ && !refractory_ && !stopping_) {
-        if (n_ <= 4) {
-          PassQuietArrivals<4>();
-        } else if (n_ <= 8) {
-          PassQuietArrivals<8>();
-        } else if (n_ <= 16) {
-          PassQuietArrivals<16>();
-        }
-      }
+      PassQuietArrivals();
       Interval span;
       const double arrival = p_.queue.TimeAt(head_);
       span.begin = now_;
@@ -199,11 +192,27 @@ class ForwardSweep {
     }
   }
 
-  // A few neurons stay in registers from arrival to arrival, for as long as none of them may cross
-  // its threshold. Lanes without a neuron repeat the last one.
-  template <int kWidth>
+  // Passes arrivals for as long as no neuron may cross its threshold.
   void PassQuietArrivals() {
-    R v[kWidth], i[kWidth], threshold[kWidth], v_end[kWidth], i_end[kWidth];
+#if defined(__GNUC__)
+    if (!uniform_ || refractory_ || stopping_) return;
+    if (n_ <= 4) {
+      PassInRegisters<4>();
+    } else if (n_ <= 8) {
+      PassInRegisters<8>();
+    } else if (n_ <= 16) {
+      PassInRegisters<16>();
+    }
+#endif
+  }
+
+#if defined(__GNUC__)
+  // The neurons of a narrow layer stay in registers from arrival to arrival. Lanes without a neuron
+  // repeat the last one.
+  template <int kWidth>
+  void PassInRegisters() {
+    using Vector = typename Registers<R, kWidth>::type;
+    Vector v{}, i{}, threshold{};
     std::int64_t neuron[kWidth];
     for (int l = 0; l < kWidth; ++l) {
       neuron[l] = std::min<std::int64_t>(l, n_ - 1);
@@ -213,30 +222,26 @@ class ForwardSweep {
     }
     const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
     const std::int64_t first = head_, end = p_.queue.head + n_arrivals_;
-    for (; head_ < end; ++head_) {
-      const R vv = lanes.v_from_v[head_], vi = lanes.v_from_i[head_], ii = lanes.i_from_i[head_];
-      const R reach = lanes.reach[head_];
-      const R* const row = p_.row(head_);
-      Mask<R> any = 0;
-      for (int l = 0; l < kWidth; ++l) {
-        const Flowed flowed = FlowFreely(v[l], i[l], threshold[l], vv, vi, ii, reach);
-        v_end[l] = flowed.v;
-        i_end[l] = flowed.i;
-        any |= flowed.mark;
-      }
-      if (any != 0) break;
-      for (int l = 0; l < kWidth; ++l) {
-        v[l] = v_end[l];
-        i[l] = i_end[l] + row[neuron[l]];
-      }
+    std::int64_t k = head_;
+    for (; k < end; ++k) {
+      const Vector v_end = lanes.v_from_v[k] * v + lanes.v_from_i[k] * i;
+      const Vector i_end = lanes.i_from_i[k] * i;
+      if (AnyLane(MayCross(v, i, v_end, i_end, threshold, lanes.reach[k]))) break;
+      const R* const row = p_.row(k);
+      Vector arriving{};
+      for (int l = 0; l < kWidth; ++l) arriving[l] = row[neuron[l]];
+      v = v_end;
+      i = i_end + arriving;
     }
-    if (head_ == first) return;
-    for (int l = 0; l < kWidth && l < n_; ++l) {
-      v_[l] = v[l];
-      i_[l] = i[l];
+    if (k == first) return;
+    for (int l = 0; l < kWidth; ++l) {
+      v_[neuron[l]] = v[l];
+      i_[neuron[l]] = i[l];
     }
-    now_ = p_.queue.TimeAt(head_ - 1);
+    head_ = k;
+    now_ = p_.queue.TimeAt(k - 1);
   }
+#endif
 
   void AddRow(const R* row) {
     for (std::int64_t j = 0; j < n_; ++j) i_[j] += row[j];
@@ -301,25 +306,16 @@ class ForwardSweep {
     return lanes_.At(k);
   }
 
-  // One neuron after its free flow, and whether it may have crossed the threshold on the way.
-  struct Flowed {
-    R v, i;
-    Mask<R> mark;
-  };
-
-  // Necessary for a crossing: either v stands at the threshold at one of the ends; or v passed a
+  // Whether a neuron, or which lanes of a vector, may cross the threshold on the way to (v_end,
+  // i_end). Necessary for that: either v stands at the threshold at one of the ends; or v passed a
   // maximum in between, so that it fell at the end, and v, concave until then, stayed below its
   // first tangent, which must reach the threshold.
-  JAXSNN_INLINE static Flowed FlowFreely(R v, R i, R threshold, R from_v, R from_i, R decay,
-                                         R reach) {
-    const R v_end = from_v * v + from_i * i;
-    const R i_end = decay * i;
-    const R higher = v > v_end ? v : v_end;
-    const R tangent = v + (i - v) * reach;
-    return {v_end, i_end,
-            static_cast<Mask<R>>(higher >= threshold) |
-                (static_cast<Mask<R>>(i_end < v_end) & static_cast<Mask<R>>(i > threshold) &
-                 static_cast<Mask<R>>(tangent >= threshold))};
+  template <class T>
+  JAXSNN_INLINE static auto MayCross(const T& v, const T& i, const T& v_end, const T& i_end,
+                                     const T& threshold, R reach) {
+    const T tangent = v + (i - v) * reach;
+    return (v >= threshold) | (v_end >= threshold) |
+           ((i_end < v_end) & (i > threshold) & (tangent >= threshold));
   }
 
   // Flows a block of neurons and marks those that may cross the threshold. Returns whether any is
@@ -346,11 +342,14 @@ class ForwardSweep {
       } else {
         from_v = vv[j], from_i = vi[j], decay = ii[j], rise = reach[j];
       }
-      const Flowed end = FlowFreely(v[j], i[j], threshold[j], from_v, from_i, decay, rise);
-      v_next[j] = end.v;
-      i_next[j] = end.i;
-      marks[j] = end.mark;
-      any |= end.mark;
+      const R v_end = from_v * v[j] + from_i * i[j];
+      const R i_end = decay * i[j];
+      const auto mark =
+          static_cast<Mask<R>>(MayCross(v[j], i[j], v_end, i_end, threshold[j], rise));
+      v_next[j] = v_end;
+      i_next[j] = i_end;
+      marks[j] = mark;
+      any |= mark;
     }
     return any != 0;
   }
