@@ -15,6 +15,7 @@
 #include "core/forward.h"
 #include "core/problem.h"
 #include "core/propagators.h"
+#include "core/registers.h"
 #include "core/types.h"
 #include "core/view.h"
 
@@ -40,8 +41,9 @@ JAXSNN_HD double AdjointRelease(const typename Model::Constants& constants, doub
 }
 
 // An arrival over a weight: what the loss owes to its time, per unit of weight.
-template <class Model, class R>
-JAXSNN_HD R AdjointArrival(R rate_mem, R rate_syn, R v, R i) {
+template <class Model, class R, class Rate = R>
+JAXSNN_HD JAXSNN_INLINE R AdjointArrival(const Rate& rate_mem, const Rate& rate_syn, const R& v,
+                                         const R& i) {
   return i * rate_syn - v * rate_mem;
 }
 
@@ -118,6 +120,7 @@ class ReverseSweep {
                               high);
     }
     for (std::int64_t k = *end.head;; --k) {
+      RetraceQuietArrivals(log, gradients, k, high);
       const bool first = k == p_.queue.head;
       const double low = first ? p_.time : p_.queue.TimeAt(k - 1);
       double pinned = 0;
@@ -252,6 +255,63 @@ class ReverseSweep {
       slot_[b] = kNoIndex;
     }
   }
+
+  // Goes back over arrivals for as long as no neuron spikes or is released.
+  void RetraceQuietArrivals(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t& k,
+                            double& high) {
+#if defined(__GNUC__)
+    if (!uniform_ || any_release_) return;
+    const std::int64_t spike = next_spike_ >= 0 ? log.position[next_spike_] : 0;
+    const std::int64_t stop = std::max(spike, p_.queue.head);
+    if (k <= stop) return;
+    if (n_ <= 4) {
+      RetraceInRegisters<4>(gradients, k, stop);
+    } else if (n_ <= 8) {
+      RetraceInRegisters<8>(gradients, k, stop);
+    } else if (n_ <= 16) {
+      RetraceInRegisters<16>(gradients, k, stop);
+    } else {
+      return;
+    }
+    k = stop;
+    high = p_.queue.TimeAt(k);
+#endif
+  }
+
+#if defined(__GNUC__)
+  // The adjoints of a narrow layer stay in registers from arrival to arrival. Lanes without a
+  // neuron repeat the last one.
+  template <int kWidth>
+  void RetraceInRegisters(Gradients<R>& gradients, std::int64_t from, std::int64_t stop) {
+    using Vector = typename Registers<R, kWidth>::type;
+    Vector v{}, i{};
+    std::int64_t neuron[kWidth];
+    for (int l = 0; l < kWidth; ++l) {
+      neuron[l] = std::min<std::int64_t>(l, n_ - 1);
+      v[l] = v_[neuron[l]];
+      i[l] = i_[neuron[l]];
+    }
+    const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
+    const R rate_mem = rate_mem_[0], rate_syn = rate_syn_[0];
+    for (std::int64_t k = from; k > stop; --k) {
+      i = lanes.v_from_i[k] * v + lanes.i_from_i[k] * i;
+      v = lanes.v_from_v[k] * v;
+      const std::int64_t offset = p_.row(k - 1) - p_.weights + first_;
+      R* const row_gradient = gradients.weights + offset;
+      for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i[b];
+      if (gradients.input_time == nullptr) continue;
+      const R* const row = p_.weights + offset;
+      const Vector arrival = AdjointArrival<Model>(rate_mem, rate_syn, v, i);
+      double sum = 0;
+      for (std::int64_t b = 0; b < n_; ++b) sum += static_cast<double>(row[b] * arrival[b]);
+      gradients.input_time[k - 1] = static_cast<R>(sum);
+    }
+    for (int l = 0; l < kWidth; ++l) {
+      v_[neuron[l]] = v[l];
+      i_[neuron[l]] = i[l];
+    }
+  }
+#endif
 
   // All spikes and releases of the interval in front of queue entry k, latest first, then the flow
   // back to its start.
