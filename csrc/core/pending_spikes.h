@@ -28,9 +28,11 @@ class PendingSpikes {
     PendingSpikes pending;
     pending.capacity_ = 2 * (room + 1);
     pending.spikes_ = arena.Take<Spike>(pending.capacity_);
-    const std::int64_t ranked = std::min(pending.capacity_, kRanked) + kPad;
-    for (double** lane : {&pending.time_, &pending.rank_}) *lane = arena.Take<double>(ranked);
-    pending.order_ = arena.Take<std::int32_t>(ranked);
+    for (double** lane : {&pending.time_, &pending.place_, &pending.sorted_}) {
+      *lane = arena.Take<double>(pending.capacity_ + kPad);
+    }
+    pending.bucket_ = arena.Take<std::int32_t>(pending.capacity_ + 1);
+    pending.order_ = arena.Take<std::int32_t>(pending.capacity_);
     return pending;
   }
 
@@ -56,27 +58,25 @@ class PendingSpikes {
 
   // Puts them in order, for operator[].
   void Sort() {
-    ranked_ = size_ <= kRanked && Rank();
-    if (!ranked_) std::sort(spikes_, spikes_ + size_);
+    for (std::int64_t s = 0; s < size_; ++s) time_[s] = spikes_[s].time;
+    listed_ = (size_ <= kRanked && Rank()) || Distribute();
+    if (!listed_) std::sort(spikes_, spikes_ + size_);
   }
-  const Spike& operator[](std::int64_t s) const { return spikes_[ranked_ ? order_[s] : s]; }
+  const Spike& operator[](std::int64_t s) const { return spikes_[listed_ ? order_[s] : s]; }
 
  private:
   // Up to this many, to count for each spike how many come before it, in a loop that vectorises, is
-  // faster than sorting.
-  static constexpr std::int64_t kRanked = 128;
+  // fastest.
+  static constexpr std::int64_t kRanked = 48;
   static constexpr std::int64_t kPad = 8;
 
   // False: some times are equal.
   bool Rank() {
     const std::int64_t padded = (size_ + kPad - 1) / kPad * kPad;
     double* JAXSNN_RESTRICT time = time_;
-    double* JAXSNN_RESTRICT rank = rank_;
-    for (std::int64_t s = 0; s < size_; ++s) {
-      time[s] = spikes_[s].time;
-      rank[s] = 0;
-    }
-    for (std::int64_t s = size_; s < padded; ++s) time[s] = rank[s] = 0;
+    double* JAXSNN_RESTRICT rank = place_;
+    for (std::int64_t s = 0; s < padded; ++s) rank[s] = 0;
+    for (std::int64_t s = size_; s < padded; ++s) time[s] = 0;
     for (std::int64_t other = 0; other < size_; ++other) {
       const double other_time = time[other];
       for (std::int64_t s = 0; s < padded; ++s) rank[s] += other_time < time[s] ? 1.0 : 0.0;
@@ -90,13 +90,49 @@ class PendingSpikes {
     return 2 * sum == size_ * (size_ - 1);
   }
 
+  // Spreads the spikes over as many buckets as there are spikes, by their times, and puts what is
+  // left in order by insertion. False: too many are close together for that.
+  bool Distribute() {
+    double first = kNever, last = -kNever;
+    for (std::int64_t s = 0; s < size_; ++s) {
+      first = time_[s] < first ? time_[s] : first;
+      last = time_[s] > last ? time_[s] : last;
+    }
+    const double scale = static_cast<double>(size_ - 1) / (last - first);
+    if (!(scale < kNever)) return false;  // all times equal
+    std::fill(bucket_, bucket_ + size_ + 1, 0);
+    for (std::int64_t s = 0; s < size_; ++s) place_[s] = (time_[s] - first) * scale;
+    for (std::int64_t s = 0; s < size_; ++s) ++bucket_[static_cast<std::int64_t>(place_[s]) + 1];
+    for (std::int64_t b = 1; b < size_; ++b) bucket_[b] += bucket_[b - 1];
+    for (std::int64_t s = 0; s < size_; ++s) {
+      const std::int32_t at = bucket_[static_cast<std::int64_t>(place_[s])]++;
+      order_[at] = static_cast<std::int32_t>(s);
+      sorted_[at] = time_[s];
+    }
+    std::int64_t moves = 8 * size_;  // more than this, and sorting is faster
+    for (std::int64_t s = 1; s < size_ && moves > 0; ++s) {
+      const double time = sorted_[s];
+      const std::int32_t spike = order_[s];
+      std::int64_t at = s;
+      for (; at > 0 && !(sorted_[at - 1] < time); --at, --moves) {
+        if (sorted_[at - 1] == time && spikes_[order_[at - 1]].neuron <= spikes_[spike].neuron)
+          break;
+        sorted_[at] = sorted_[at - 1];
+        order_[at] = order_[at - 1];
+      }
+      sorted_[at] = time;
+      order_[at] = spike;
+    }
+    return moves > 0;
+  }
+
   std::int64_t capacity_ = 0;
   Spike* spikes_ = nullptr;
-  double *time_ = nullptr, *rank_ = nullptr;
-  std::int32_t* order_ = nullptr;
+  double *time_ = nullptr, *place_ = nullptr, *sorted_ = nullptr;
+  std::int32_t *bucket_ = nullptr, *order_ = nullptr;
   std::int64_t size_ = 0;
-  bool ranked_ = false;
-  bool cut_ = false;  // spikes from `cutoff_` on are not needed
+  bool listed_ = false;  // in `order_`
+  bool cut_ = false;     // spikes from `cutoff_` on are not needed
   Spike cutoff_{};
 };
 
