@@ -43,12 +43,16 @@ struct Loop {
   std::atomic<std::int64_t> done{0};
   std::atomic<std::int64_t> helpers{0};
 
-  void Work(std::int64_t worker) {
+  // Returns whether there was anything left to do.
+  bool Work(std::int64_t worker) {
     std::int64_t task;
+    bool any = false;
     while ((task = claimed.fetch_add(1)) < n_tasks) {
       (*body)(task, worker);
       done.fetch_add(1, std::memory_order_release);
+      any = true;
     }
+    return any;
   }
 };
 using SharedLoop = std::shared_ptr<Loop>;
@@ -117,8 +121,10 @@ class Standby {
 
 inline Standby standby;
 
+// A helper that comes too late shares its processor with others, and staying awake would only take
+// time from them.
 inline void Help(SharedLoop loop) {
-  for (; loop != nullptr; loop = standby.Await()) loop->Work(1 + loop->helpers.fetch_add(1));
+  while (loop != nullptr && loop->Work(1 + loop->helpers.fetch_add(1))) loop = standby.Await();
 }
 
 }  // namespace parallel
