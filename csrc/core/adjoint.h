@@ -188,16 +188,30 @@ class ReverseSweep {
     if (at_spike) spike_gradient_[count_ - 1] += end_gradient;
     gradients.t_max = at_spike ? 0 : end_gradient;
     gradients.time = 0;
+    const R* JAXSNN_RESTRICT ct_v = ct.v + first_;
+    const R* JAXSNN_RESTRICT ct_i = ct.i + first_;
+    const R* JAXSNN_RESTRICT ct_release = ct.release + first_;
+    const R* JAXSNN_RESTRICT end_release = end.release + first_;
+    R* JAXSNN_RESTRICT release_gradient = gradients.release + first_;
+    R* JAXSNN_RESTRICT v = v_;
+    R* JAXSNN_RESTRICT i = i_;
+    R* JAXSNN_RESTRICT pending = pending_release_;
+    const R now = *end.time;
     for (std::int64_t b = 0; b < n_; ++b) {
-      const std::int64_t j = first_ + b;
-      const bool clamped = static_cast<double>(end.release[j]) > end_time;
-      v_[b] = clamped ? R(0) : ct.v[j];
-      i_[b] = ct.i[j];
-      pending_release_[b] = ct.release[j];
-      gradients.release[j] = 0;
-      rate_mem_[b] = static_cast<R>(constants_[j].rate_mem);
-      rate_syn_[b] = static_cast<R>(constants_[j].rate_syn);
-      slot_[b] = kNoIndex;
+      v[b] = end_release[b] > now ? R(0) : ct_v[b];
+      i[b] = ct_i[b];
+      pending[b] = ct_release[b];
+      release_gradient[b] = 0;
+    }
+    std::fill(slot_, slot_ + n_, kNoIndex);
+    if (uniform_) {
+      std::fill(rate_mem_, rate_mem_ + n_, static_cast<R>(constants_[0].rate_mem));
+      std::fill(rate_syn_, rate_syn_ + n_, static_cast<R>(constants_[0].rate_syn));
+      return;
+    }
+    for (std::int64_t b = 0; b < n_; ++b) {
+      rate_mem_[b] = static_cast<R>(constants_[first_ + b].rate_mem);
+      rate_syn_[b] = static_cast<R>(constants_[first_ + b].rate_syn);
     }
   }
 
@@ -224,9 +238,22 @@ class ReverseSweep {
     return static_cast<double>(log.time[source]) + p_.t_ref[log.index[source]];
   }
 
+  // Whether any neuron of the block may be refractory at any time.
+  bool MayRefract() const {
+    for (std::int64_t j = 0; j < p_.t_ref.size(p_.n_neurons); ++j) {
+      if (p_.t_ref[j] > 0) return true;
+    }
+    const R* release = p_.release + first_;
+    const R begin = static_cast<R>(p_.time);
+    Mask<R> any = 0;
+    for (std::int64_t b = 0; b < n_; ++b) any |= static_cast<Mask<R>>(release[b] > begin);
+    return any != 0;
+  }
+
   // Sorts the ends of refractory periods by the interval in which they lie: per interval a list.
   void LinkReleases(const SpikeLog<R>& log, const EndState<R>& end) {
     any_release_ = false;
+    if (!MayRefract()) return;
     const double end_time = static_cast<double>(*end.time);
     std::fill(release_head_, release_head_ + p_.queue.size + 1, kNoIndex);
     const auto link = [&](std::int32_t source, std::int64_t from) {
@@ -461,29 +488,53 @@ class ReverseSweep {
 
   void Arrive(std::int64_t entry, double pinned, Gradients<R>& gradients) {
     const std::int64_t offset = p_.row(entry) - p_.weights + first_;
-    R* row_gradient = gradients.weights + offset;
-    for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i_[b];
+    R* JAXSNN_RESTRICT row_gradient = gradients.weights + offset;
+    const R* JAXSNN_RESTRICT v = v_;
+    const R* JAXSNN_RESTRICT i = i_;
+    for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i[b];
     if (gradients.input_time == nullptr) return;
-    const R* row = p_.weights + offset;
-    double sum = pinned;
-    for (std::int64_t b = 0; b < n_; ++b) {
-      sum += static_cast<double>(
-          row[b] * AdjointArrival<Model, R>(rate_mem_[b], rate_syn_[b], v_[b], i_[b]));
-    }
-    gradients.input_time[entry] = static_cast<R>(sum);
+    const R* JAXSNN_RESTRICT row = p_.weights + offset;
+    const R* JAXSNN_RESTRICT rate_mem = rate_mem_;
+    const R* JAXSNN_RESTRICT rate_syn = rate_syn_;
+    const double sum = SumOf(n_, [&](std::int64_t b) {
+      return static_cast<double>(row[b] *
+                                 AdjointArrival<Model, R>(rate_mem[b], rate_syn[b], v[b], i[b]));
+    });
+    gradients.input_time[entry] = static_cast<R>(pinned + sum);
   }
 
   void Finish(Gradients<R>& gradients) {
-    for (std::int64_t b = 0; b < n_; ++b) {
-      const std::int64_t j = first_ + b;
-      gradients.v[j] = v_[b];
-      gradients.i[j] = i_[b];
-      gradients.release[j] += pending_release_[b];
-      gradients.time -= Model::TimeSensitivity(
-          constants_[j],
-          {static_cast<double>(p_.v[j]) - p_.v_leak[j], static_cast<double>(p_.i[j])},
-          {static_cast<double>(v_[b]), static_cast<double>(i_[b])});
+    std::copy(v_, v_ + n_, gradients.v + first_);
+    std::copy(i_, i_ + n_, gradients.i + first_);
+    R* JAXSNN_RESTRICT release_gradient = gradients.release + first_;
+    const R* JAXSNN_RESTRICT pending = pending_release_;
+    for (std::int64_t b = 0; b < n_; ++b) release_gradient[b] += pending[b];
+    if (uniform_ && !p_.v_leak.per_neuron) {
+      const auto constants = constants_[0];
+      const double leak = p_.v_leak[0];
+      gradients.time -=
+          TimeGradient([&constants](std::int64_t) -> const auto& { return constants; },
+                       [leak](std::int64_t) { return leak; });
+    } else {
+      gradients.time -=
+          TimeGradient([this](std::int64_t j) -> const auto& { return constants_[j]; },
+                       [this](std::int64_t j) { return p_.v_leak[j]; });
     }
+  }
+
+  // What the loss gains if the initial state is held a little longer.
+  template <class ConstantsOf, class LeakOf>
+  double TimeGradient(const ConstantsOf& constants, const LeakOf& leak) const {
+    const R* JAXSNN_RESTRICT v = p_.v + first_;
+    const R* JAXSNN_RESTRICT i = p_.i + first_;
+    const R* JAXSNN_RESTRICT a_v = v_;
+    const R* JAXSNN_RESTRICT a_i = i_;
+    return SumOf(n_, [&](std::int64_t b) {
+      return Model::TimeSensitivity(
+          constants(first_ + b),
+          {static_cast<double>(v[b]) - leak(first_ + b), static_cast<double>(i[b])},
+          {static_cast<double>(a_v[b]), static_cast<double>(a_i[b])});
+    });
   }
 
   const Problem<R>& p_;

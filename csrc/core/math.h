@@ -42,6 +42,20 @@ JAXSNN_HD JAXSNN_INLINE Decay DecayOver(double x) {
   return {scale + scale * grown, (1.0 - scale) - scale * grown};
 }
 
+// The sum of term(0) ... term(n - 1), in eight partial sums that a vector can hold: the order is
+// the same everywhere.
+template <class Term>
+JAXSNN_HD JAXSNN_INLINE double SumOf(std::int64_t n, const Term& term) {
+  constexpr int kLanes = 8;
+  double part[kLanes] = {};
+  std::int64_t k = 0;
+  for (; k + kLanes <= n; k += kLanes) {
+    for (int l = 0; l < kLanes; ++l) part[l] += term(k + l);
+  }
+  for (int l = 0; k + l < n; ++l) part[l] += term(k + l);
+  return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
 // log(1 + x) to about one unit in the last place, for -1 < x < 2^1000.
 JAXSNN_HD JAXSNN_INLINE double Log1p(double x) {
   constexpr double kLn2High = 6.93147180369123816490e-01, kLn2Low = 1.90821492927058770002e-10;
