@@ -42,7 +42,8 @@ void DecayIsExact() {
   std::mt19937_64 random(4);
   std::uniform_real_distribution<double> u(0, 1);
   for (int n = 0; n < 100000; ++n) {
-    const double x = n % 2 == 0 ? 700 * u(random) : std::pow(10, -18 * u(random));
+    // Up to 650: beyond, the last digits are denormal and may be flushed.
+    const double x = n % 2 == 0 ? 650 * u(random) : std::pow(10, -18 * u(random));
     const jaxsnn::Decay decay = jaxsnn::DecayOver(x);
     CHECK(Ulps(decay.kept, std::exp(-static_cast<long double>(x))) < 3);
     CHECK(Ulps(decay.lost, -std::expm1(-static_cast<long double>(x))) < 3);
