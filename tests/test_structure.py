@@ -36,6 +36,21 @@ def test_core_allocates_starts_and_throws_nothing():
         assert not forbidden.search(code), f"{source}: {forbidden.search(code)}"
 
 
+def test_numerics_live_in_the_namespace_of_their_instruction_set():
+    """Inline functions outside of it would be compiled for several sets under one name."""
+    for source in (CSRC / "core").rglob("*.h"):
+        if source.name != "types.h":
+            opened = set(re.findall(r"^namespace (\S.*) {", source.read_text(), re.MULTILINE))
+            assert opened - {"internal"} == {"jaxsnn::inline JAXSNN_ISA"}, source
+
+
+def test_headers_of_others_come_before_the_instruction_set():
+    begin = (CSRC / "cpu" / "isa_begin.h").read_text()
+    for source in [*(CSRC / "core").rglob("*.h"), CSRC / "cpu" / "assemble.h"]:
+        for name in re.findall(r"#include <([^>]+)>", source.read_text()):
+            assert f"#include <{name}>" in begin, f"{source}: {name}"
+
+
 def test_import_needs_jax_and_numpy_only():
     """The optional packages may be absent, and logging and JAX's configuration are left alone."""
     code = """

@@ -15,10 +15,11 @@
 #include "core/forward.h"
 #include "core/problem.h"
 #include "core/propagators.h"
+#include "core/registers.h"
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // A spike whose time obeys v(t) = threshold. `time_gradient` is all that the loss owes to the time
 // through everything but the neuron's own voltage; v_after is the adjoint voltage behind the reset,
@@ -40,8 +41,9 @@ JAXSNN_HD double AdjointRelease(const typename Model::Constants& constants, doub
 }
 
 // An arrival over a weight: what the loss owes to its time, per unit of weight.
-template <class Model, class R>
-JAXSNN_HD R AdjointArrival(R rate_mem, R rate_syn, R v, R i) {
+template <class Model, class R, class Rate = R>
+JAXSNN_HD JAXSNN_INLINE R AdjointArrival(const Rate& rate_mem, const Rate& rate_syn, const R& v,
+                                         const R& i) {
   return i * rate_syn - v * rate_mem;
 }
 
@@ -97,6 +99,10 @@ class ReverseSweep {
     slot_ = arena.Take<std::int32_t>(n_);
     pending_release_ = arena.Take<R>(n_);
     visits_ = arena.Take<Visit>(n_);
+    const std::int64_t stops = 2 * (capacity + n_);
+    for (double** lane : {&stop_.dt, &stop_.v_from_v, &stop_.v_from_i, &stop_.i_from_i}) {
+      *lane = arena.Take<double>(stops);
+    }
     spike_gradient_ = arena.Take<double>(capacity);
     release_head_ = arena.Take<std::int32_t>(problem.queue.size + 1);
     release_next_ = arena.Take<std::int32_t>(capacity + n_);
@@ -114,11 +120,11 @@ class ReverseSweep {
                               high);
     }
     for (std::int64_t k = *end.head;; --k) {
+      RetraceQuietArrivals(log, gradients, k, high);
       const bool first = k == p_.queue.head;
       const double low = first ? p_.time : p_.queue.TimeAt(k - 1);
       double pinned = 0;
-      Visits(log, gradients, k, high, pinned);
-      FlowBack(k, low, high);
+      Retrace(log, gradients, k, low, high, pinned);
       high = low;
       if (first) {
         gradients.time += pinned;
@@ -137,10 +143,21 @@ class ReverseSweep {
     Adjoint a;
   };
 
+  // The solutions over the time from the stop of a neuron at a moment to its next one: that of
+  // moment m has number m, those of the visits, back to the start of the interval, follow.
+  struct Stops {
+    double *dt, *v_from_v, *v_from_i, *i_from_i;
+
+    typename Model::template Propagator<double> operator[](std::int64_t m) const {
+      return {v_from_v[m], v_from_i[m], i_from_i[m]};
+    }
+  };
+
   // A spike, or the end of the refractory period behind it, in the order of the sweep.
   struct Moment {
     double time;
     std::int32_t source;  // a spike of the log, or Initial(j)
+    std::int32_t visit;
     bool release;
 
     bool operator<(const Moment& other) const {
@@ -172,16 +189,30 @@ class ReverseSweep {
     gradients.t_max = at_spike ? 0 : end_gradient;
     gradients.time = 0;
     pinned_to_start_ = 0;
+    const R* JAXSNN_RESTRICT ct_v = ct.v + first_;
+    const R* JAXSNN_RESTRICT ct_i = ct.i + first_;
+    const R* JAXSNN_RESTRICT ct_release = ct.release + first_;
+    const R* JAXSNN_RESTRICT end_release = end.release + first_;
+    R* JAXSNN_RESTRICT release_gradient = gradients.release + first_;
+    R* JAXSNN_RESTRICT v = v_;
+    R* JAXSNN_RESTRICT i = i_;
+    R* JAXSNN_RESTRICT pending = pending_release_;
+    const R now = *end.time;
     for (std::int64_t b = 0; b < n_; ++b) {
-      const std::int64_t j = first_ + b;
-      const bool clamped = static_cast<double>(end.release[j]) > end_time;
-      v_[b] = clamped ? R(0) : ct.v[j];
-      i_[b] = ct.i[j];
-      pending_release_[b] = ct.release[j];
-      gradients.release[j] = 0;
-      rate_mem_[b] = static_cast<R>(constants_[j].rate_mem);
-      rate_syn_[b] = static_cast<R>(constants_[j].rate_syn);
-      slot_[b] = kNoIndex;
+      v[b] = end_release[b] > now ? R(0) : ct_v[b];
+      i[b] = ct_i[b];
+      pending[b] = ct_release[b];
+      release_gradient[b] = 0;
+    }
+    std::fill(slot_, slot_ + n_, kNoIndex);
+    if (uniform_) {
+      std::fill(rate_mem_, rate_mem_ + n_, static_cast<R>(constants_[0].rate_mem));
+      std::fill(rate_syn_, rate_syn_ + n_, static_cast<R>(constants_[0].rate_syn));
+      return;
+    }
+    for (std::int64_t b = 0; b < n_; ++b) {
+      rate_mem_[b] = static_cast<R>(constants_[first_ + b].rate_mem);
+      rate_syn_[b] = static_cast<R>(constants_[first_ + b].rate_syn);
     }
   }
 
@@ -208,9 +239,22 @@ class ReverseSweep {
     return static_cast<double>(log.time[source]) + p_.t_ref[log.index[source]];
   }
 
+  // Whether any neuron of the block may be refractory at any time.
+  bool MayRefract() const {
+    for (std::int64_t j = 0; j < p_.t_ref.size(p_.n_neurons); ++j) {
+      if (p_.t_ref[j] > 0) return true;
+    }
+    const R* release = p_.release + first_;
+    const R begin = static_cast<R>(p_.time);
+    Mask<R> any = 0;
+    for (std::int64_t b = 0; b < n_; ++b) any |= static_cast<Mask<R>>(release[b] > begin);
+    return any != 0;
+  }
+
   // Sorts the ends of refractory periods by the interval in which they lie: per interval a list.
   void LinkReleases(const SpikeLog<R>& log, const EndState<R>& end) {
     any_release_ = false;
+    if (!MayRefract()) return;
     const double end_time = static_cast<double>(*end.time);
     std::fill(release_head_, release_head_ + p_.queue.size + 1, kNoIndex);
     const auto link = [&](std::int32_t source, std::int64_t from) {
@@ -240,57 +284,153 @@ class ReverseSweep {
     }
   }
 
-  // All spikes and releases of the interval in front of queue entry k, latest first.
-  void Visits(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t k, double high,
-              double& pinned) {
-    n_visits_ = 0;
-    if (!any_release_ || release_head_[k] == kNoIndex) {
-      for (; next_spike_ >= 0 && log.position[next_spike_] == k; --next_spike_) {
-        if (Inside(log.index[next_spike_])) VisitSpike(log, next_spike_, high, pinned);
-      }
+  // Goes back over arrivals for as long as no neuron spikes or is released.
+  void RetraceQuietArrivals(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t& k,
+                            double& high) {
+#if defined(__GNUC__)
+    if (!uniform_ || any_release_) return;
+    const std::int64_t spike = next_spike_ >= 0 ? log.position[next_spike_] : 0;
+    const std::int64_t stop = std::max(spike, p_.queue.head);
+    if (k <= stop) return;
+    if (n_ <= 4) {
+      RetraceInRegisters<4>(gradients, k, stop);
+    } else if (n_ <= 8) {
+      RetraceInRegisters<8>(gradients, k, stop);
+    } else if (n_ <= 16) {
+      RetraceInRegisters<16>(gradients, k, stop);
+    } else {
       return;
     }
+    k = stop;
+    high = p_.queue.TimeAt(k);
+#endif
+  }
+
+#if defined(__GNUC__)
+  // The adjoints of a narrow layer stay in registers from arrival to arrival. Lanes without a
+  // neuron repeat the last one.
+  template <int kWidth>
+  void RetraceInRegisters(Gradients<R>& gradients, std::int64_t from, std::int64_t stop) {
+    using Vector = typename Registers<R, kWidth>::type;
+    Vector v{}, i{};
+    std::int64_t neuron[kWidth];
+    for (int l = 0; l < kWidth; ++l) {
+      neuron[l] = std::min<std::int64_t>(l, n_ - 1);
+      v[l] = v_[neuron[l]];
+      i[l] = i_[neuron[l]];
+    }
+    const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
+    const R rate_mem = rate_mem_[0], rate_syn = rate_syn_[0];
+    for (std::int64_t k = from; k > stop; --k) {
+      i = lanes.v_from_i[k] * v + lanes.i_from_i[k] * i;
+      v = lanes.v_from_v[k] * v;
+      const std::int64_t offset = p_.row(k - 1) - p_.weights + first_;
+      R* const row_gradient = gradients.weights + offset;
+      for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i[b];
+      if (gradients.input_time == nullptr) continue;
+      const R* const row = p_.weights + offset;
+      const Vector arrival = AdjointArrival<Model>(rate_mem, rate_syn, v, i);
+      double sum = 0;
+      for (std::int64_t b = 0; b < n_; ++b) sum += static_cast<double>(row[b] * arrival[b]);
+      gradients.input_time[k - 1] = static_cast<R>(sum);
+    }
+    for (int l = 0; l < kWidth; ++l) {
+      v_[neuron[l]] = v[l];
+      i_[neuron[l]] = i[l];
+    }
+  }
+#endif
+
+  // All spikes and releases of the interval in front of queue entry k, latest first, then the flow
+  // back to its start.
+  void Retrace(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t k, double low,
+               double high, double& pinned) {
+    n_visits_ = 0;
+    const std::int64_t n = ListMoments(log, k);
+    if (n > 0) {
+      PlanStops(log, n, low, high);
+      for (std::int64_t m = 0; m < n; ++m) {
+        Visit& visit = visits_[moments_[m].visit];
+        visit.a = Model::AdjointFlow(stop_[m], visit.a);
+        if (moments_[m].release) {
+          VisitRelease(log, gradients, moments_[m], k, visit);
+        } else {
+          VisitSpike(log, moments_[m].source, visit, pinned);
+        }
+      }
+    }
+    if (high > low) FlowLanes(k, high - low);
+    for (std::int64_t m = 0; m < n_visits_; ++m) {
+      const Visit& visit = visits_[m];
+      const Adjoint a = Model::AdjointFlow(stop_[n + m], visit.a);
+      v_[visit.neuron] = static_cast<R>(a.v);
+      i_[visit.neuron] = static_cast<R>(a.i);
+      slot_[visit.neuron] = kNoIndex;
+    }
+  }
+
+  std::int64_t ListMoments(const SpikeLog<R>& log, std::int64_t k) {
     std::int64_t n = 0;
     for (; next_spike_ >= 0 && log.position[next_spike_] == k; --next_spike_) {
       if (!Inside(log.index[next_spike_])) continue;
       moments_[n++] = {static_cast<double>(log.time[next_spike_]),
-                       static_cast<std::int32_t>(next_spike_), false};
+                       static_cast<std::int32_t>(next_spike_), kNoIndex, false};
     }
+    if (!any_release_ || release_head_[k] == kNoIndex) return n;
     for (std::int32_t r = release_head_[k]; r != kNoIndex; r = release_next_[Link(r)]) {
-      moments_[n++] = {ReleaseTime(log, r), r, true};
+      moments_[n++] = {ReleaseTime(log, r), r, kNoIndex, true};
     }
     std::sort(moments_, moments_ + n);
+    return n;
+  }
+
+  // When each neuron stops, and all solutions between the stops, in a loop that vectorises.
+  void PlanStops(const SpikeLog<R>& log, std::int64_t n, double low, double high) {
     for (std::int64_t m = 0; m < n; ++m) {
-      if (moments_[m].release) {
-        VisitRelease(log, gradients, moments_[m], k, high);
-      } else {
-        VisitSpike(log, moments_[m].source, high, pinned);
+      const std::int64_t b = Neuron(log, moments_[m].source) - first_;
+      if (slot_[b] == kNoIndex) {
+        slot_[b] = static_cast<std::int32_t>(n_visits_);
+        visits_[n_visits_++] = {b, high, {static_cast<double>(v_[b]), static_cast<double>(i_[b])}};
       }
+      moments_[m].visit = slot_[b];
+      Visit& visit = visits_[slot_[b]];
+      stop_.dt[m] = visit.time - moments_[m].time;
+      visit.time = moments_[m].time;
+    }
+    for (std::int64_t m = 0; m < n_visits_; ++m) stop_.dt[n + m] = visits_[m].time - low;
+    if (uniform_) {
+      const auto constants = constants_[0];
+      FillStops(0, n + n_visits_, [&constants](std::int64_t) -> const auto& { return constants; });
+      return;
+    }
+    const auto of_visit = [this](std::int64_t visit) -> const auto& {
+      return constants_[first_ + visits_[visit].neuron];
+    };
+    FillStops(0, n, [&](std::int64_t m) -> const auto& { return of_visit(moments_[m].visit); });
+    FillStops(n, n + n_visits_, [&](std::int64_t m) -> const auto& { return of_visit(m - n); });
+  }
+
+  template <class ConstantsOf>
+  void FillStops(std::int64_t begin, std::int64_t end, const ConstantsOf& constants) {
+    const double* JAXSNN_RESTRICT dt = stop_.dt;
+    double* JAXSNN_RESTRICT v_from_v = stop_.v_from_v;
+    double* JAXSNN_RESTRICT v_from_i = stop_.v_from_i;
+    double* JAXSNN_RESTRICT i_from_i = stop_.i_from_i;
+    for (std::int64_t m = begin; m < end; ++m) {
+      const auto p = Model::Propagate(constants(m), dt[m]);
+      v_from_v[m] = p.v_from_v;
+      v_from_i[m] = p.v_from_i;
+      i_from_i[m] = p.i_from_i;
     }
   }
 
-  // Takes a neuron of the block out of the common flow, at `time`.
-  Visit& Stop(std::int64_t j, double time, double high) {
-    const std::int64_t b = j - first_;
-    if (slot_[b] == kNoIndex) {
-      slot_[b] = static_cast<std::int32_t>(n_visits_++);
-      visits_[slot_[b]] = {b, high, {static_cast<double>(v_[b]), static_cast<double>(i_[b])}};
-    }
-    Visit& visit = visits_[slot_[b]];
-    visit.a = Model::AdjointFlow(Model::Propagate(constants_[j], visit.time - time), visit.a);
-    visit.time = time;
-    return visit;
-  }
-
-  void VisitSpike(const SpikeLog<R>& log, std::int64_t s, double high, double& pinned) {
+  void VisitSpike(const SpikeLog<R>& log, std::int64_t s, Visit& visit, double& pinned) {
     const std::int64_t j = log.index[s];
-    const double time = static_cast<double>(log.time[s]);
-    Visit& visit = Stop(j, time, high);
     double gradient = spike_gradient_[s] + static_cast<double>(pending_release_[visit.neuron]);
     pending_release_[visit.neuron] = 0;
     const double threshold = p_.threshold(j), reset = p_.reset(j);
     const double current = static_cast<double>(log.current[s]);
-    const bool began_above = BeganAbove(p_, j, time);
+    const bool began_above = BeganAbove(p_, j, static_cast<double>(log.time[s]));
     if (began_above || !(current > threshold)) {
       // No crossing: the neuron stood at the threshold when the window began, or when something
       // arrived, whose time it shares. Its voltage had no say in that.
@@ -303,11 +443,10 @@ class ReverseSweep {
   }
 
   void VisitRelease(const SpikeLog<R>& log, Gradients<R>& gradients, const Moment& moment,
-                    std::int64_t k, double high) {
+                    std::int64_t k, Visit& visit) {
     const bool initial = IsInitial(moment.source);
     const std::int64_t s = moment.source;
     const std::int64_t j = Neuron(log, moment.source);
-    Visit& visit = Stop(j, moment.time, high);
     const double from = initial ? p_.time : static_cast<double>(log.time[s]);
     double current = static_cast<double>(initial ? p_.i[j] : log.current[s]);
     current = Model::DecayCurrent(constants_[j], current, moment.time - from);
@@ -322,22 +461,6 @@ class ReverseSweep {
       spike_gradient_[s] += gradient;
     }
     visit.a.v = 0;
-  }
-
-  // Everything back to the time of the previous arrival.
-  void FlowBack(std::int64_t k, double low, double high) {
-    for (std::int64_t m = 0; m < n_visits_; ++m) {
-      Visit& visit = visits_[m];
-      visit.a = Model::AdjointFlow(
-          Model::Propagate(constants_[first_ + visit.neuron], visit.time - low), visit.a);
-    }
-    if (high > low) FlowLanes(k, high - low);
-    for (std::int64_t m = 0; m < n_visits_; ++m) {
-      const Visit& visit = visits_[m];
-      v_[visit.neuron] = static_cast<R>(visit.a.v);
-      i_[visit.neuron] = static_cast<R>(visit.a.i);
-      slot_[visit.neuron] = kNoIndex;
-    }
   }
 
   void FlowLanes(std::int64_t k, double dt) {
@@ -366,30 +489,54 @@ class ReverseSweep {
 
   void Arrive(std::int64_t entry, double pinned, Gradients<R>& gradients) {
     const std::int64_t offset = p_.row(entry) - p_.weights + first_;
-    R* row_gradient = gradients.weights + offset;
-    for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i_[b];
+    R* JAXSNN_RESTRICT row_gradient = gradients.weights + offset;
+    const R* JAXSNN_RESTRICT v = v_;
+    const R* JAXSNN_RESTRICT i = i_;
+    for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i[b];
     if (gradients.input_time == nullptr) return;
-    const R* row = p_.weights + offset;
-    double sum = pinned;
-    for (std::int64_t b = 0; b < n_; ++b) {
-      sum += static_cast<double>(
-          row[b] * AdjointArrival<Model, R>(rate_mem_[b], rate_syn_[b], v_[b], i_[b]));
-    }
-    gradients.input_time[entry] = static_cast<R>(sum);
+    const R* JAXSNN_RESTRICT row = p_.weights + offset;
+    const R* JAXSNN_RESTRICT rate_mem = rate_mem_;
+    const R* JAXSNN_RESTRICT rate_syn = rate_syn_;
+    const double sum = SumOf(n_, [&](std::int64_t b) {
+      return static_cast<double>(row[b] *
+                                 AdjointArrival<Model, R>(rate_mem[b], rate_syn[b], v[b], i[b]));
+    });
+    gradients.input_time[entry] = static_cast<R>(pinned + sum);
   }
 
   void Finish(Gradients<R>& gradients) {
     gradients.time += pinned_to_start_;
-    for (std::int64_t b = 0; b < n_; ++b) {
-      const std::int64_t j = first_ + b;
-      gradients.v[j] = v_[b];
-      gradients.i[j] = i_[b];
-      gradients.release[j] += pending_release_[b];
-      gradients.time -= Model::TimeSensitivity(
-          constants_[j],
-          {static_cast<double>(p_.v[j]) - p_.v_leak[j], static_cast<double>(p_.i[j])},
-          {static_cast<double>(v_[b]), static_cast<double>(i_[b])});
+    std::copy(v_, v_ + n_, gradients.v + first_);
+    std::copy(i_, i_ + n_, gradients.i + first_);
+    R* JAXSNN_RESTRICT release_gradient = gradients.release + first_;
+    const R* JAXSNN_RESTRICT pending = pending_release_;
+    for (std::int64_t b = 0; b < n_; ++b) release_gradient[b] += pending[b];
+    if (uniform_ && !p_.v_leak.per_neuron) {
+      const auto constants = constants_[0];
+      const double leak = p_.v_leak[0];
+      gradients.time -=
+          TimeGradient([&constants](std::int64_t) -> const auto& { return constants; },
+                       [leak](std::int64_t) { return leak; });
+    } else {
+      gradients.time -=
+          TimeGradient([this](std::int64_t j) -> const auto& { return constants_[j]; },
+                       [this](std::int64_t j) { return p_.v_leak[j]; });
     }
+  }
+
+  // What the loss gains if the initial state is held a little longer.
+  template <class ConstantsOf, class LeakOf>
+  double TimeGradient(const ConstantsOf& constants, const LeakOf& leak) const {
+    const R* JAXSNN_RESTRICT v = p_.v + first_;
+    const R* JAXSNN_RESTRICT i = p_.i + first_;
+    const R* JAXSNN_RESTRICT a_v = v_;
+    const R* JAXSNN_RESTRICT a_i = i_;
+    return SumOf(n_, [&](std::int64_t b) {
+      return Model::TimeSensitivity(
+          constants(first_ + b),
+          {static_cast<double>(v[b]) - leak(first_ + b), static_cast<double>(i[b])},
+          {static_cast<double>(a_v[b]), static_cast<double>(a_i[b])});
+    });
   }
 
   const Problem<R>& p_;
@@ -402,6 +549,7 @@ class ReverseSweep {
   PropagatorLanes<R> lanes_;  // per interval if shared by the neurons, else per neuron
   std::int32_t *slot_, *release_head_, *release_next_;
   Visit* visits_;
+  Stops stop_;
   double* spike_gradient_;
   Moment* moments_;
 
@@ -412,6 +560,6 @@ class ReverseSweep {
   bool any_release_ = false;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_ADJOINT_H_

@@ -19,7 +19,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // What arrives at one time from one spike: its targets are order[begin, end), or all neurons.
 template <class R>
@@ -203,6 +203,6 @@ class ArrivalQueue {
   R longest_own_ = 0;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_ARRIVALS_H_

@@ -12,13 +12,15 @@
 #include <cstdint>
 #include <utility>
 
-#include "core/next_crossing.h"
+#include "core/crossing_lanes.h"
+#include "core/pending_spikes.h"
 #include "core/problem.h"
 #include "core/propagators.h"
+#include "core/registers.h"
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // The record of a window: its own spikes in the order (time, neuron).
 template <class R>
@@ -55,18 +57,18 @@ class ForwardSweep {
     // One solution per neuron; or one per interval, and one for an interval that is cut short.
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 2 : n_);
     may_cross_ = arena.Take<Mask<R>>(n_);
-    candidates_ = arena.Take<std::int32_t>(n_);
-    for (double** lane : {&rest_v_, &rest_i_, &rest_dt_}) *lane = arena.Take<double>(n_);
-    pending_capacity_ = 2 * (capacity + 1);
-    pending_ = arena.Take<Pending>(pending_capacity_);
+    walkers_ = Walkers::Take(arena, n_ + CrossingBlock::kSize);
+    rest_ = Walkers::Take(arena, n_);
+    pending_ = PendingSpikes<R>::Take(arena, capacity);
   }
 
   // Runs the example to t_max, or to its last spike that the log holds. Requires a checked problem.
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end) {
     constants_.Fill(p_);
+    closed_form_ = ClosedForm();
     if (uniform_) {
-      const std::int64_t n_arrivals = CountArrivals();
-      FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, n_arrivals, p_.time, p_.t_max);
+      n_arrivals_ = CountArrivals();
+      FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, n_arrivals_, p_.time, p_.t_max);
     }
     if (Sweep(log) == SweepEnd::kOverflow) {
       // The same sweep once more, up to the spike that fills the log, gives the state there.
@@ -84,13 +86,25 @@ class ForwardSweep {
  private:
   enum class SweepEnd { kDone, kOverflow };
 
-  struct Pending {
-    double time;
-    R current;
-    std::int32_t index;
+  using Spike = typename PendingSpikes<R>::Spike;
 
-    bool operator<(const Pending& other) const {
-      return time != other.time ? time < other.time : index < other.index;
+  // Neurons on their own way through an interval: each stands at a time of its own.
+  struct Walkers {
+    std::int32_t* neuron = nullptr;
+    double *v = nullptr, *i = nullptr, *time = nullptr;
+
+    static Walkers Take(Arena& arena, std::int64_t size) {
+      Walkers walkers;
+      walkers.neuron = arena.Take<std::int32_t>(size);
+      for (double** lane : {&walkers.v, &walkers.i, &walkers.time})
+        *lane = arena.Take<double>(size);
+      return walkers;
+    }
+    void Set(std::int64_t k, std::int32_t j, const State& x, double at) {
+      neuron[k] = j;
+      v[k] = x.v;
+      i[k] = x.i;
+      time[k] = at;
     }
   };
 
@@ -110,11 +124,16 @@ class ForwardSweep {
     return k - p_.queue.head;
   }
 
-  // A neuron that nothing happens to from `time` on.
-  struct FreeFrom {
-    State x;
-    double time;
-  };
+  // Whether every neuron has a closed form for its crossings.
+  bool ClosedForm() const {
+    if constexpr (internal::kHasClosedForm<Model>) {
+      for (std::int64_t j = 0; j < (uniform_ ? 1 : n_); ++j) {
+        if (!Model::HasClosedForm(constants_[j])) return false;
+      }
+      return true;
+    }
+    return false;
+  }
 
   void Start() {
     now_ = p_.time;
@@ -149,6 +168,7 @@ class ForwardSweep {
   SweepEnd Sweep(const SpikeLog<R>& log) {
     Start();
     for (;;) {
+      PassQuietArrivals();
       Interval span;
       const double arrival = p_.queue.TimeAt(head_);
       span.begin = now_;
@@ -159,8 +179,7 @@ class ForwardSweep {
       const R* row = span.closing || span.last ? nullptr : p_.row(head_);
       // Arrivals at one time follow each other without an interval between them.
       if (span.horizon > now_ || span.closing) {
-        pending_count_ = 0;
-        cut_ = false;
+        pending_.Clear();
         Advance(span, log, row);
         if (outcome_.failed()) return SweepEnd::kDone;
         if (!Commit(log)) return SweepEnd::kOverflow;
@@ -173,28 +192,80 @@ class ForwardSweep {
     }
   }
 
+  // Passes arrivals for as long as no neuron may cross its threshold.
+  void PassQuietArrivals() {
+#if defined(__GNUC__)
+    if (!uniform_ || refractory_ || stopping_) return;
+    if (n_ <= 4) {
+      PassInRegisters<4>();
+    } else if (n_ <= 8) {
+      PassInRegisters<8>();
+    } else if (n_ <= 16) {
+      PassInRegisters<16>();
+    }
+#endif
+  }
+
+#if defined(__GNUC__)
+  // The neurons of a narrow layer stay in registers from arrival to arrival. Lanes without a neuron
+  // repeat the last one.
+  template <int kWidth>
+  void PassInRegisters() {
+    using Vector = typename Registers<R, kWidth>::type;
+    Vector v{}, i{}, threshold{};
+    std::int64_t neuron[kWidth];
+    for (int l = 0; l < kWidth; ++l) {
+      neuron[l] = std::min<std::int64_t>(l, n_ - 1);
+      v[l] = v_[neuron[l]];
+      i[l] = i_[neuron[l]];
+      threshold[l] = threshold_[neuron[l]];
+    }
+    const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
+    const std::int64_t first = head_, end = p_.queue.head + n_arrivals_;
+    std::int64_t k = head_;
+    for (; k < end; ++k) {
+      const Vector v_end = lanes.v_from_v[k] * v + lanes.v_from_i[k] * i;
+      const Vector i_end = lanes.i_from_i[k] * i;
+      if (AnyLane(MayCross(v, i, v_end, i_end, threshold, lanes.reach[k]))) break;
+      const R* const row = p_.row(k);
+      Vector arriving{};
+      for (int l = 0; l < kWidth; ++l) arriving[l] = row[neuron[l]];
+      v = v_end;
+      i = i_end + arriving;
+    }
+    if (k == first) return;
+    for (int l = 0; l < kWidth; ++l) {
+      v_[neuron[l]] = v[l];
+      i_[neuron[l]] = i[l];
+    }
+    head_ = k;
+    now_ = p_.queue.TimeAt(k - 1);
+  }
+#endif
+
   void AddRow(const R* row) {
     for (std::int64_t j = 0; j < n_; ++j) i_[j] += row[j];
   }
 
   // All neurons over one interval, then the arrival that ends it, if one does.
   void Advance(const Interval& span, const SpikeLog<R>& log, const R* row) {
-    const std::int64_t candidates = FlowAll(span);
-    for (std::int64_t c = 0; c < candidates && outcome_.ok(); ++c) {
-      const FreeFrom last = AdvanceNeuron(candidates_[c], span, log.capacity);
-      rest_v_[c] = last.x.v;
-      rest_i_[c] = last.x.i;
-      rest_dt_[c] = span.stop - last.time;
+    const std::int64_t n = FlowAll(span);
+    if (n > 0) {
+      const std::int64_t room = log.capacity - count_;
+      if (uniform_) {
+        const auto constants = constants_[0];
+        Walk(n, span, room, [&constants](std::int64_t) -> const auto& { return constants; });
+      } else {
+        Walk(n, span, room, [this](std::int64_t j) -> const auto& { return constants_[j]; });
+      }
     }
-    FlowRest(candidates);
-    if (span.closing) CrossAtHorizon(candidates, span, log.capacity);
     std::swap(v_, v_next_);
     std::swap(i_, i_next_);
     if (row != nullptr) AddRow(row);
   }
 
-  // The free solution of every neuron into the next lanes. Returns how many neurons may do
-  // something else than flow freely, and lists them in order.
+  // The free solution of every neuron into the next lanes. Those that may do something else than
+  // flow freely become walkers, in order; returns how many.
   std::int64_t FlowAll(const Interval& span) {
     const double dt = span.stop - span.begin;
     const PropagatorLanes<R> lanes = Solutions(span, dt);
@@ -206,11 +277,21 @@ class ForwardSweep {
       const std::int64_t end = std::min(begin + kBlock, n_);
       const bool any = uniform_ ? FlowBlock<true>(lanes, begin, end)
                                 : FlowBlock<false>(lanes.At(begin), begin, end);
-      if (!any && !span.last && !refractory_) continue;
-      for (std::int64_t j = begin; j < end; ++j) {
-        candidates_[found] = static_cast<std::int32_t>(j);
-        found += may_cross_[j] || span.last || (refractory_ && release_[j] > now);
+      if (span.last || refractory_) {
+        for (std::int64_t j = begin; j < end; ++j) {
+          may_cross_[j] |= static_cast<Mask<R>>(span.last || release_[j] > now);
+        }
+      } else if (!any) {
+        continue;
       }
+      for (std::int64_t j = begin; j < end; ++j) {
+        walkers_.neuron[found] = static_cast<std::int32_t>(j);
+        found += may_cross_[j];
+      }
+    }
+    for (std::int64_t k = 0; k < found; ++k) {
+      const std::int32_t j = walkers_.neuron[k];
+      walkers_.Set(k, j, {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, span.begin);
     }
     return found;
   }
@@ -225,10 +306,20 @@ class ForwardSweep {
     return lanes_.At(k);
   }
 
-  // Flows a block of neurons and marks those that may cross the threshold on the way. Necessary for
-  // a crossing: either v stands at the threshold at one of the ends; or v passed a maximum in
-  // between, so that it fell at the end, and v, concave until then, stayed below its first tangent,
-  // which must reach the threshold. Returns whether any is marked.
+  // Whether a neuron, or which lanes of a vector, may cross the threshold on the way to (v_end,
+  // i_end). Necessary for that: either v stands at the threshold at one of the ends; or v passed a
+  // maximum in between, so that it fell at the end, and v, concave until then, stayed below its
+  // first tangent, which must reach the threshold.
+  template <class T>
+  JAXSNN_INLINE static auto MayCross(const T& v, const T& i, const T& v_end, const T& i_end,
+                                     const T& threshold, R reach) {
+    const T tangent = v + (i - v) * reach;
+    return (v >= threshold) | (v_end >= threshold) |
+           ((i_end < v_end) & (i > threshold) & (tangent >= threshold));
+  }
+
+  // Flows a block of neurons and marks those that may cross the threshold. Returns whether any is
+  // marked.
   template <bool kUniform>
   bool FlowBlock(const PropagatorLanes<R>& lanes, std::int64_t begin, std::int64_t end) {
     const R* JAXSNN_RESTRICT v = v_ + begin;
@@ -253,12 +344,8 @@ class ForwardSweep {
       }
       const R v_end = from_v * v[j] + from_i * i[j];
       const R i_end = decay * i[j];
-      const R higher = v[j] > v_end ? v[j] : v_end;
-      const R tangent = v[j] + (i[j] - v[j]) * rise;
-      const Mask<R> mark =
-          static_cast<Mask<R>>(higher >= threshold[j]) |
-          (static_cast<Mask<R>>(i_end < v_end) & static_cast<Mask<R>>(i[j] > threshold[j]) &
-           static_cast<Mask<R>>(tangent >= threshold[j]));
+      const auto mark =
+          static_cast<Mask<R>>(MayCross(v[j], i[j], v_end, i_end, threshold[j], rise));
       v_next[j] = v_end;
       i_next[j] = i_end;
       marks[j] = mark;
@@ -267,109 +354,159 @@ class ForwardSweep {
     return any != 0;
   }
 
-  // The candidates from their last events to the end of the interval.
-  void FlowRest(std::int64_t n) {
-    const double* JAXSNN_RESTRICT dt = rest_dt_;
-    double* JAXSNN_RESTRICT v = rest_v_;
-    double* JAXSNN_RESTRICT i = rest_i_;
-    if (uniform_) {
-      const auto constants = constants_[0];
-      for (std::int64_t c = 0; c < n; ++c) {
-        const State end = Model::Flow(Model::Propagate(constants, dt[c]), State{v[c], i[c]});
-        v[c] = end.v;
-        i[c] = end.i;
+  // Walkers go on from spike to spike, all in step, until none of them spikes any more.
+  template <class ConstantsOf>
+  void Walk(std::int64_t n, const Interval& span, std::int64_t room, const ConstantsOf& constants) {
+    n_rest_ = 0;
+    while (n > 0) {
+      if (refractory_) n = Release(n, span);
+      std::int64_t spiking = 0;
+      for (std::int64_t k = 0; k < n; k += CrossingBlock::kSize) {
+        spiking = Step(k, std::min<std::int64_t>(n - k, CrossingBlock::kSize), spiking, span, room,
+                       constants);
+        if (outcome_.failed()) return;
       }
-    } else {
-      for (std::int64_t c = 0; c < n; ++c) {
-        const auto p = Model::Propagate(constants_[candidates_[c]], dt[c]);
-        const State end = Model::Flow(p, State{v[c], i[c]});
-        v[c] = end.v;
-        i[c] = end.i;
+      n = spiking;
+    }
+    FlowRest(span, constants);
+    if (span.closing) CrossAtHorizon(span, room);
+    for (std::int64_t k = 0; k < n_rest_; ++k) {
+      v_next_[rest_.neuron[k]] = static_cast<R>(rest_.v[k]);
+      i_next_[rest_.neuron[k]] = static_cast<R>(rest_.i[k]);
+    }
+  }
+
+  void Rest(std::int32_t j, const State& x, double time) { rest_.Set(n_rest_++, j, x, time); }
+
+  // Takes walkers to the end of their refractory periods. Those that are refractory to the end of
+  // the interval rest; returns how many do not.
+  std::int64_t Release(std::int64_t n, const Interval& span) {
+    std::int64_t left = 0;
+    for (std::int64_t k = 0; k < n; ++k) {
+      const std::int32_t j = walkers_.neuron[k];
+      State x{walkers_.v[k], walkers_.i[k]};
+      double time = walkers_.time[k];
+      const double release = static_cast<double>(release_[j]);
+      if (release > time) {
+        const double until = std::min(release, span.stop);
+        x = {p_.reset(j), Model::DecayCurrent(constants_[j], x.i, until - time)};
+        time = until;
+      }
+      if (release > span.stop) {
+        Rest(j, x, time);
+      } else {
+        walkers_.Set(left++, j, x, time);
       }
     }
-    for (std::int64_t c = 0; c < n; ++c) {
-      v_next_[candidates_[c]] = static_cast<R>(v[c]);
-      i_next_[candidates_[c]] = static_cast<R>(i[c]);
+    return left;
+  }
+
+  // The next spikes of walkers [first, first + n). Those that spike and may do so again become
+  // walkers from number `spiking` on; the others rest. Returns the number behind the last.
+  template <class ConstantsOf>
+  std::int64_t Step(std::int64_t first, std::int64_t n, std::int64_t spiking, const Interval& span,
+                    std::int64_t room, const ConstantsOf& constants) {
+    constexpr int kSize = CrossingBlock::kSize;
+    CrossingBlock block;
+    double current[kSize];
+    const double horizon = span.horizon;
+    for (int l = 0; l < kSize; ++l) {
+      block.v[l] = walkers_.v[first + l];
+      block.i[l] = walkers_.i[first + l];
+      block.limit[l] = horizon - walkers_.time[first + l];
+    }
+    for (std::int64_t l = 0; l < n; ++l) {
+      block.threshold[l] = static_cast<double>(threshold_[walkers_.neuron[first + l]]);
+    }
+    // Lanes that no walker is in repeat the last one.
+    for (std::int64_t l = n; l < kSize; ++l) {
+      walkers_.neuron[first + l] = walkers_.neuron[first + n - 1];
+      block.v[l] = block.v[n - 1];
+      block.i[l] = block.i[n - 1];
+      block.threshold[l] = block.threshold[n - 1];
+      block.limit[l] = block.limit[n - 1];
+    }
+    const std::int32_t* const neuron = walkers_.neuron + first;
+    const auto constants_of = [neuron, &constants](std::int64_t l) -> const auto& {
+      return constants(neuron[l]);
+    };
+    const int failed = NextCrossings<Model>(constants_of, closed_form_, block);
+    if (failed != kNoIndex) {
+      outcome_ = {Status::kNoConvergence, Argument::kNone, neuron[failed], span.begin};
+      return 0;
+    }
+    std::int64_t any = 0;
+    for (int l = 0; l < kSize; ++l) {
+      any |= static_cast<std::int64_t>(block.at[l] <= block.limit[l]);
+    }
+    for (std::int64_t l = 0; any != 0 && l < kSize; ++l) {
+      current[l] = Model::DecayCurrent(constants_of(l), block.i[l], block.at[l]);
+    }
+    for (std::int64_t l = 0; l < n; ++l) {
+      const std::int32_t j = neuron[l];
+      const double time = walkers_.time[first + l];
+      const double at = std::min(time + block.at[l], horizon);  // the sum may round up
+      if (!(block.at[l] <= block.limit[l] && Belongs(at, j, span) &&
+            pending_.Add({at, static_cast<R>(current[l]), j}, room))) {
+        Rest(j, {block.v[l], block.i[l]}, time);
+        continue;
+      }
+      const State x{p_.reset(j), current[l]};
+      release_[j] = static_cast<R>(at + p_.t_ref[j]);
+      if (refractory_ || block.threshold[l] < 0 ||
+          internal::MayRise<Model>(constants_of(l), x, block.threshold[l], horizon - at)) {
+        walkers_.Set(spiking++, j, x, at);
+      } else {
+        Rest(j, x, at);  // cannot spike again
+      }
+    }
+    return spiking;
+  }
+
+  // Those that rest, to the end of the interval.
+  template <class ConstantsOf>
+  void FlowRest(const Interval& span, const ConstantsOf& constants) {
+    const std::int32_t* JAXSNN_RESTRICT neuron = rest_.neuron;
+    const double* JAXSNN_RESTRICT time = rest_.time;
+    double* JAXSNN_RESTRICT v = rest_.v;
+    double* JAXSNN_RESTRICT i = rest_.i;
+    const double stop = span.stop;
+    for (std::int64_t k = 0; k < n_rest_; ++k) {
+      const State end =
+          Model::Flow(Model::Propagate(constants(neuron[k]), stop - time[k]), State{v[k], i[k]});
+      v[k] = end.v;
+      i[k] = end.i;
     }
   }
 
   // A neuron that stands at its threshold when the window closes has crossed it: the crossing was
   // rounded to just behind the horizon.
-  void CrossAtHorizon(std::int64_t n, const Interval& span, std::int64_t capacity) {
-    for (std::int64_t c = 0; c < n; ++c) {
-      const std::int32_t j = candidates_[c];
-      if (rest_v_[c] < p_.threshold(j) || !Belongs(span.horizon, j, span)) continue;
-      if (!Remember({span.horizon, static_cast<R>(rest_i_[c]), j}, capacity)) continue;
-      v_next_[j] = static_cast<R>(p_.reset(j));
+  void CrossAtHorizon(const Interval& span, std::int64_t room) {
+    for (std::int64_t k = 0; k < n_rest_; ++k) {
+      const std::int32_t j = rest_.neuron[k];
+      if (rest_.v[k] < p_.threshold(j) || !Belongs(span.horizon, j, span)) continue;
+      if (!pending_.Add({span.horizon, static_cast<R>(rest_.i[k]), j}, room)) continue;
+      rest_.v[k] = p_.reset(j);
       release_[j] = static_cast<R>(span.horizon + p_.t_ref[j]);
     }
-  }
-
-  // One neuron over the interval, with its spikes and refractory periods, up to the last of them:
-  // from there it flows freely.
-  FreeFrom AdvanceNeuron(std::int64_t j, const Interval& span, std::int64_t capacity) {
-    const auto& constants = constants_[j];
-    State x{static_cast<double>(v_[j]), static_cast<double>(i_[j])};
-    double t = span.begin;
-    for (;;) {
-      const double release = static_cast<double>(release_[j]);
-      if (release > t) {
-        x.v = p_.reset(j);
-        if (release > span.stop) {
-          x.i = Model::DecayCurrent(constants, x.i, span.stop - t);
-          return {x, span.stop};
-        }
-        x.i = Model::DecayCurrent(constants, x.i, release - t);
-        t = release;
-      }
-      const Root root = NextCrossing<Model>(constants, x, p_.threshold(j), span.horizon - t);
-      if (!root.converged) {
-        outcome_ = {Status::kNoConvergence, Argument::kNone, j, span.begin};
-        break;
-      }
-      if (!(root.at <= span.horizon - t)) break;
-      const double at = std::min(t + root.at, span.horizon);  // the sum may round up
-      if (!Belongs(at, j, span)) break;
-      x.i = Model::DecayCurrent(constants, x.i, root.at);
-      if (!Remember({at, static_cast<R>(x.i), static_cast<std::int32_t>(j)}, capacity)) break;
-      x.v = p_.reset(j);
-      t = at;
-      release_[j] = static_cast<R>(at + p_.t_ref[j]);
-    }
-    return {x, t};
   }
 
   // Whether a crossing is one of this interval. One that coincides with the next arrival comes
   // after it, and thus at the start of the next interval.
   bool Belongs(double at, std::int64_t j, const Interval& span) const {
     if (span.closing ? !(at <= span.horizon) : !(at < span.horizon)) return false;
-    return !span.last || at < final_.time || (at == final_.time && j <= final_.index);
-  }
-
-  // Keeps a spike of this interval. False: it lies behind more spikes than the log can hold. A
-  // neuron that fires without end therefore stops here, even where its time no longer advances.
-  bool Remember(const Pending& spike, std::int64_t capacity) {
-    if (cut_ && !(spike < cutoff_)) return false;
-    pending_[pending_count_++] = spike;
-    if (pending_count_ == pending_capacity_) {
-      const std::int64_t room = capacity - count_;  // one more than fits shows the overflow
-      std::nth_element(pending_, pending_ + room, pending_ + pending_count_);
-      pending_count_ = room + 1;
-      cutoff_ = pending_[room];
-      cut_ = true;
-    }
-    return true;
+    return !span.last || at < final_.time || (at == final_.time && j <= final_.neuron);
   }
 
   // Moves the spikes of this interval to the log. False: they do not fit, and `last_` is the one
   // that fills it.
   bool Commit(const SpikeLog<R>& log) {
-    std::sort(pending_, pending_ + pending_count_);
-    for (std::int64_t s = 0; s < pending_count_; ++s) {
+    pending_.Sort();
+    for (std::int64_t s = 0; s < pending_.size(); ++s) {
       if (count_ == log.capacity) return false;
       last_ = pending_[s];
       log.time[count_] = static_cast<R>(last_.time);
-      log.index[count_] = last_.index;
+      log.index[count_] = last_.neuron;
       log.position[count_] = static_cast<std::int32_t>(head_);
       log.current[count_] = last_.current;
       ++count_;
@@ -406,24 +543,22 @@ class ForwardSweep {
   R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
   PropagatorLanes<R> lanes_;
   Mask<R>* may_cross_;
-  double *rest_v_, *rest_i_, *rest_dt_;
-  std::int32_t* candidates_;
-  Pending* pending_;
-  std::int64_t pending_capacity_;
+  Walkers walkers_, rest_;
+  PendingSpikes<R> pending_;
 
   Outcome outcome_;
   double now_ = 0;
+  std::int64_t n_arrivals_ = 0;
   std::int64_t head_ = 0;
   std::int64_t count_ = 0;
   bool refractory_ = false;
-  std::int64_t pending_count_ = 0;
-  bool cut_ = false;  // spikes from `cutoff_` on are not needed
-  Pending cutoff_{};
-  Pending last_{};   // the newest spike of the log
-  Pending final_{};  // with `stopping_`, the spike that ends the sweep
+  bool closed_form_ = false;
+  std::int64_t n_rest_ = 0;
+  Spike last_{};   // the newest spike of the log
+  Spike final_{};  // with `stopping_`, the spike that ends the sweep
   bool stopping_ = false;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_FORWARD_H_

@@ -11,7 +11,7 @@
 #include "core/propagators.h"
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // The free solution over a time step, shared by all or one for each neuron.
 template <class R, bool kUniform>
@@ -112,6 +112,6 @@ R SumPairwise(R* values, std::int64_t n) {
   return values[0];
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_LANES_H_

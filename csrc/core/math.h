@@ -8,7 +8,7 @@
 
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // What exponential decay over x time constants leaves, and what it takes: e^{-x} and 1 - e^{-x}.
 struct Decay {
@@ -18,7 +18,7 @@ struct Decay {
 
 // Both to about one unit in the last place, relative to each, for x >= 0. Beyond 700, where e^{-x}
 // is smaller than anything that it is added to, the value at 700.
-JAXSNN_HD inline Decay DecayOver(double x) {
+JAXSNN_HD JAXSNN_INLINE Decay DecayOver(double x) {
   constexpr double kLog2E = 1.4426950408889634;
   constexpr double kLn2High =
       6.93147180369123816490e-01;  // the sum of both is ln 2, and n times the
@@ -42,6 +42,49 @@ JAXSNN_HD inline Decay DecayOver(double x) {
   return {scale + scale * grown, (1.0 - scale) - scale * grown};
 }
 
-}  // namespace jaxsnn
+// The sum of term(0) ... term(n - 1), in eight partial sums that a vector can hold: the order is
+// the same everywhere.
+template <class Term>
+JAXSNN_HD JAXSNN_INLINE double SumOf(std::int64_t n, const Term& term) {
+  constexpr int kLanes = 8;
+  double part[kLanes] = {};
+  std::int64_t k = 0;
+  for (; k + kLanes <= n; k += kLanes) {
+    for (int l = 0; l < kLanes; ++l) part[l] += term(k + l);
+  }
+  for (int l = 0; k + l < n; ++l) part[l] += term(k + l);
+  return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
+// log(1 + x) to about one unit in the last place, for -1 < x < 2^1000.
+JAXSNN_HD JAXSNN_INLINE double Log1p(double x) {
+  constexpr double kLn2High = 6.93147180369123816490e-01, kLn2Low = 1.90821492927058770002e-10;
+  constexpr std::uint64_t kOne = 0x3ff0000000000000, kMantissa = 0x000fffffffffffff;
+  constexpr std::uint64_t kRootHalf = 0x3fe6a09e667f3bcd;  // sqrt(1/2)
+  constexpr std::uint64_t kShift52 = 0x4330000000000000;   // 2^52, whose last bit counts ones
+  // 1 + x = 2^n (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), and `lost` what the sum rounded off.
+  const double sum = 1.0 + x;
+  const double lost = x > 1.0 ? 1.0 - (sum - x) : x - (sum - 1.0);
+  const std::uint64_t bits = std::bit_cast<std::uint64_t>(sum) + (kOne - kRootHalf);
+  const double n = std::bit_cast<double>((bits >> 52) | kShift52) - (4503599627370496.0 + 1023.0);
+  const bool scaled = n != 0.0;
+  const double reduced = std::bit_cast<double>((bits & kMantissa) + kRootHalf) - 1.0;
+  const double f = scaled ? reduced : x;
+  // log(1 + f) = f - f^2/2 + s (f^2/2 + s^2 p(s^2)) with s = f / (2 + f); the odd series of
+  // log((1+s) / (1-s)), its coefficients fitted on this range (fdlibm).
+  const double inverse = 1.0 / ((2.0 + f) * sum);
+  const double s = f * sum * inverse;
+  const double z = s * s, w = z * z;
+  const double even = w * (3.999999999940941908e-01 +
+                           w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01));
+  const double odd = z * (6.666666666666735130e-01 +
+                          w * (2.857142874366239149e-01 +
+                               w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01)));
+  const double half = 0.5 * f * f;
+  const double tail = n * kLn2Low + (scaled ? lost * (2.0 + f) * inverse : 0.0);
+  return n * kLn2High - ((half - (s * (half + (even + odd)) + tail)) - f);
+}
+
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_MATH_H_

@@ -7,7 +7,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // What the maxima of one example are: value, time, and the synaptic current there, which tells how
 // fast the voltage would go on. At a maximum between events the current equals the voltage.
@@ -87,6 +87,6 @@ class MaximumTracker {
   State* before_;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_MAXIMA_H_

@@ -22,7 +22,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // Gradients with respect to what belongs to a projection, both added to.
 template <class R>
@@ -527,6 +527,6 @@ class NetworkReverse {
   bool any_pinned_ = false;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_NETWORK_ADJOINT_H_

@@ -21,7 +21,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // The populations that the neurons of a network belong to, in order, and the room that the log has
 // for the spikes of each.
@@ -378,6 +378,6 @@ class NetworkForward {
   bool any_tonic_ = false;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_NETWORK_FORWARD_H_

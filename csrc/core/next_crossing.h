@@ -8,7 +8,7 @@
 #include "core/root_find.h"
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 namespace internal {
 
@@ -26,6 +26,24 @@ struct ThresholdDistance {
   }
 };
 
+// v rises towards i, which falls but stays positive: v is concave as long as it rises, and stays
+// below its first tangent, which has to reach the threshold. No branches: loops over it vectorise.
+template <class Model>
+JAXSNN_HD JAXSNN_INLINE bool MayRise(const typename Model::Constants& constants,
+                                     const typename Model::template Pair<double>& x,
+                                     double threshold, double limit) {
+  const double tangent = x.v + Model::Rate(constants, x).v * limit;
+  return (x.v < threshold) & (x.i >= 0) & (x.i > threshold) & !(tangent < threshold);
+}
+
+template <class Model>
+inline constexpr bool kHasClosedForm =
+    requires(typename Model::Constants constants, typename Model::template Pair<double> x) {
+      Model::ClosedFormCrossing(constants, x, 0.0);
+    };
+
+inline constexpr double kForgotten = 700;  // time constants after which nothing is left to rise
+
 }  // namespace internal
 
 // The time from now, at most `limit`, at which v reaches `threshold` from below; kNever if it does
@@ -38,17 +56,14 @@ JAXSNN_HD Root NextCrossing(const typename Model::Constants& constants,
   if (x.v >= threshold) return {0, true};
   const internal::ThresholdDistance<Model> distance{constants, x, threshold};
   if (x.i >= 0 && x.i > threshold) {
-    // v rises towards i, which falls but stays positive: v is concave as long as it rises, and
-    // stays below its first tangent.
-    if (x.v + Model::Rate(constants, x).v * limit < threshold) return {kNever, true};
-    if constexpr (requires { Model::ClosedFormCrossing(constants, x, threshold); }) {
+    if (!internal::MayRise<Model>(constants, x, threshold, limit)) return {kNever, true};
+    if constexpr (internal::kHasClosedForm<Model>) {
       if (Model::HasClosedForm(constants)) {
         const double at = Model::ClosedFormCrossing(constants, x, threshold);
         return {at <= limit ? at : kNever, true};
       }
     }
-    constexpr double kForgotten = 700;  // time constants after which nothing is left to rise
-    return MonotoneNewton(distance, std::min(limit, kForgotten / constants.slow));
+    return MonotoneNewton(distance, std::min(limit, internal::kForgotten / constants.slow));
   }
   // v only ever rises towards the larger of i and rest.
   if (threshold >= 0) return {kNever, true};
@@ -63,6 +78,6 @@ JAXSNN_HD Root NextCrossing(const typename Model::Constants& constants,
   return BracketedNewton(distance, 0, high);
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_NEXT_CROSSING_H_

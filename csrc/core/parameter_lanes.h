@@ -11,7 +11,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // Where the gradient of a parameter goes: one value for all neurons, or one each. Written.
 template <class R>
@@ -177,6 +177,6 @@ class ParameterLanes {
   R *mem_, *syn_, *v_th_, *v_reset_, *t_ref_;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_PARAMETER_LANES_H_

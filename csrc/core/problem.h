@@ -9,7 +9,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 template <class R>
 struct Problem {
@@ -133,6 +133,6 @@ JAXSNN_HD Outcome CheckProblem(const Problem<R>& p) {
   return p.queue.Check(p.time, p.n_inputs);
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_PROBLEM_H_

@@ -11,7 +11,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // When a spike arrives. Rounded to the type of all other times, so that the order of events is the
 // same wherever it is derived from them.
@@ -116,6 +116,6 @@ JAXSNN_HD Outcome CheckNetwork(const Network<R>& p) {
   return outcome;
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_PROJECTION_H_

@@ -9,7 +9,7 @@
 #include "core/types.h"
 #include "core/view.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // Lanes of solutions, one per interval or one per neuron.
 template <class R>
@@ -27,7 +27,7 @@ struct PropagatorLanes {
     return lanes;
   }
   template <class Model>
-  void Set(std::int64_t k, const typename Model::Constants& constants, double dt) {
+  JAXSNN_INLINE void Set(std::int64_t k, const typename Model::Constants& constants, double dt) {
     const auto p = Model::Propagate(constants, dt);
     v_from_v[k] = static_cast<R>(p.v_from_v);
     v_from_i[k] = static_cast<R>(p.v_from_i);
@@ -56,6 +56,6 @@ void FillIntervals(PropagatorLanes<R> lanes, const typename Model::Constants& co
   lanes.template Set<Model>(n_arrivals, constants, end - static_cast<double>(time[n_arrivals - 1]));
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_PROPAGATORS_H_

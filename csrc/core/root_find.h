@@ -7,7 +7,7 @@
 
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 struct ValueSlope {
   double value;
@@ -62,6 +62,6 @@ JAXSNN_HD Root BracketedNewton(const Function& h, double low, double high) {
   return {kNever, false};
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_ROOT_FIND_H_

@@ -7,10 +7,11 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 template <class R>
 struct SpikeQueue {
@@ -30,6 +31,7 @@ struct SpikeQueue {
     if (head < 0 || head > size) {
       return {Status::kInvalidValue, Argument::kInputHead, 0, static_cast<double>(head)};
     }
+    if (Sound(now, n_inputs)) return {};
     double previous = now;
     for (std::int64_t k = head; k < size; ++k) {
       const double at = static_cast<double>(time[k]);
@@ -43,8 +45,30 @@ struct SpikeQueue {
     }
     return {};
   }
+
+ private:
+  // The same without saying what is wrong, in a loop that vectorises.
+  JAXSNN_HD bool Sound(double now, std::int64_t n_inputs) const {
+    if (head == size) return true;
+    const auto inputs =
+        static_cast<std::int32_t>(n_inputs < std::numeric_limits<std::int32_t>::max()
+                                      ? n_inputs
+                                      : std::numeric_limits<std::int32_t>::max());
+    const R* JAXSNN_RESTRICT times = time;
+    const std::int32_t* JAXSNN_RESTRICT indices = index;
+    Mask<R> sound = static_cast<Mask<R>>(static_cast<double>(times[head]) >= now);
+    for (std::int64_t k = head + 1; k < size; ++k) {
+      sound &= static_cast<Mask<R>>(times[k] >= times[k - 1]);
+    }
+    for (std::int64_t k = head; k < size; ++k) {
+      const bool input = (indices[k] >= 0) & (indices[k] < inputs);
+      const bool padding = (indices[k] == kNoIndex) & (times[k] == static_cast<R>(kNever));
+      sound &= static_cast<Mask<R>>(input | padding);
+    }
+    return sound != 0;
+  }
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_SPIKE_QUEUE_H_

@@ -12,7 +12,7 @@
 #include "core/problem.h"
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // What a step did. The numbers are part of the Python interface.
 enum class EventKind : std::int32_t {
@@ -215,6 +215,6 @@ void StepBackward(const Problem<R>& p, const ConstantsTable<Model, R>& constants
   }
 }
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_STEP_H_

@@ -18,6 +18,18 @@
 #define JAXSNN_RESTRICT __restrict__
 #endif
 
+// For the small functions of inner loops: a loop around a call does not vectorise.
+#if defined(__GNUC__)
+#define JAXSNN_INLINE inline __attribute__((always_inline))
+#else
+#define JAXSNN_INLINE inline
+#endif
+
+// The instruction set for which the numerics are compiled, see cpu/isa_begin.h.
+#ifndef JAXSNN_ISA
+#define JAXSNN_ISA baseline
+#endif
+
 namespace jaxsnn {
 
 // Padding is time == +inf together with index == -1, and nothing else is.

@@ -7,7 +7,7 @@
 
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 // A parameter: one value for all neurons, or one for each.
 template <class R>
@@ -41,6 +41,6 @@ class Arena {
   std::size_t used_ = 0;
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_VIEW_H_

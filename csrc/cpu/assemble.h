@@ -16,7 +16,7 @@
 #include "core/problem.h"
 #include "cpu/kernels.h"
 
-namespace jaxsnn::internal {
+namespace jaxsnn::inline JAXSNN_ISA::internal {
 
 template <class R>
 Param<R> MakeParam(const Batched<const R>& operand, std::int64_t example, std::int64_t n_neurons) {
@@ -207,6 +207,6 @@ class Scratch {
   std::unique_ptr<std::byte, Free> block_;
 };
 
-}  // namespace jaxsnn::internal
+}  // namespace jaxsnn::inline JAXSNN_ISA::internal
 
 #endif  // JAXSNN_CPU_ASSEMBLE_H_

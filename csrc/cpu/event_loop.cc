@@ -1,15 +1,12 @@
 // Batch drivers of the whole-window sweeps.
-#include <algorithm>
-#include <cstdint>
-#include <vector>
+#include "cpu/isa_begin.h"
 
 #include "core/adjoint.h"
 #include "core/forward.h"
 #include "core/models/cuba_lif.h"
 #include "cpu/assemble.h"
-#include "cpu/kernels.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 namespace {
 
 // A rough price of one sweep over some neurons, in nanoseconds: it only has to tell a window that
@@ -52,7 +49,11 @@ ReverseCut CutReverse(const BatchProblem<R>& batch, const Batched<R>& weights) {
 
 }  // namespace
 
-template <class R>
+}  // namespace jaxsnn::inline JAXSNN_ISA
+
+namespace jaxsnn {
+
+template <Isa isa, class R>
 void EventLoopForward(const BatchProblem<R>& batch, const LoopResults<R>& results,
                       ThreadPool& pool) {
   using Sweep = ForwardSweep<CubaLif, R>;
@@ -84,7 +85,7 @@ void EventLoopForward(const BatchProblem<R>& batch, const LoopResults<R>& result
   });
 }
 
-template <class R>
+template <Isa isa, class R>
 SpikeCount CountSpikes(const BatchProblem<R>& batch, std::int64_t example, std::int64_t limit) {
   using Sweep = ForwardSweep<CubaLif, R>;
   internal::OwnResults<R> results(limit, batch.n_neurons);
@@ -98,7 +99,7 @@ SpikeCount CountSpikes(const BatchProblem<R>& batch, std::int64_t example, std::
   return {results.count, outcome.ok()};
 }
 
-template <class R>
+template <Isa isa, class R>
 void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool) {
@@ -114,7 +115,8 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
   // What several tasks contribute to is collected apart and added up in a fixed order below.
   std::vector<R> partial_weights(static_cast<std::size_t>(shared ? n_weights * cut.n_chunks : 0),
                                  R(0));
-  const std::int64_t times = gradients.want_input_time ? batch.n_batch * queue : 0;
+  const bool split = cut.n_blocks > 1;
+  const std::int64_t times = gradients.want_input_time && split ? batch.n_batch * queue : 0;
   std::vector<R> partial_times(static_cast<std::size_t>(cut.n_blocks * times), R(0));
   std::vector<double> partial_ends(static_cast<std::size_t>(cut.n_blocks * batch.n_batch), 0.0);
 
@@ -135,8 +137,9 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
       const Problem<R> problem = internal::MakeProblem(batch, b);
       const Outcome outcome{static_cast<Status>(*results.outcome.status[b])};
       R* const w = shared ? partial_weights.data() + chunk * n_weights : total[b];
-      R* const t =
-          gradients.want_input_time ? partial_times.data() + block * times + b * queue : nullptr;
+      R* t = split ? partial_times.data() + block * times + b * queue : gradients.input_time[b];
+      if (!split) std::fill(t, t + queue, R(0));
+      if (!gradients.want_input_time) t = nullptr;
       Gradients<R> g = internal::MakeGradients(gradients, b, w, t);
       if (outcome.failed()) {
         internal::Poison(g, gradients, b, j0, j1);
@@ -156,11 +159,11 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
     const R* partial = partial_weights.data() + chunk * n_weights;
     for (std::int64_t k = 0; k < n_weights; ++k) total.data()[k] += partial[k];
   }
-  std::fill(gradients.input_time.data(), gradients.input_time.data() + gradients.input_time.size(),
-            R(0));
-  for (std::int64_t block = 0; block < cut.n_blocks; ++block) {
+  const Batched<R>& total_times = gradients.input_time;
+  if (split) std::fill(total_times.data(), total_times.data() + total_times.size(), R(0));
+  for (std::int64_t block = 0; split && block < cut.n_blocks; ++block) {
     const R* partial = partial_times.data() + block * times;
-    for (std::int64_t k = 0; k < times; ++k) gradients.input_time.data()[k] += partial[k];
+    for (std::int64_t k = 0; k < times; ++k) total_times.data()[k] += partial[k];
   }
   for (std::int64_t b = 0; b < batch.n_batch; ++b) {
     double sum = 0;
@@ -171,14 +174,17 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
   }
 }
 
-#define JAXSNN_INSTANTIATE(R)                                                                    \
-  template void EventLoopForward<R>(const BatchProblem<R>&, const LoopResults<R>&, ThreadPool&); \
-  template SpikeCount CountSpikes<R>(const BatchProblem<R>&, std::int64_t, std::int64_t);        \
-  template void EventLoopBackward<R>(const BatchProblem<R>&, const LoopResults<R>&,              \
-                                     const BatchCotangents<R>&, const BatchGradients<R>&,        \
-                                     ThreadPool&)
+#define JAXSNN_INSTANTIATE(R)                                                                   \
+  template void EventLoopForward<kIsa, R>(const BatchProblem<R>&, const LoopResults<R>&,        \
+                                          ThreadPool&);                                         \
+  template SpikeCount CountSpikes<kIsa, R>(const BatchProblem<R>&, std::int64_t, std::int64_t); \
+  template void EventLoopBackward<kIsa, R>(const BatchProblem<R>&, const LoopResults<R>&,       \
+                                           const BatchCotangents<R>&, const BatchGradients<R>&, \
+                                           ThreadPool&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);
 #undef JAXSNN_INSTANTIATE
 
 }  // namespace jaxsnn
+
+#include "cpu/isa_end.h"

@@ -1,15 +1,11 @@
 // Batch drivers of the single event.
-#include <algorithm>
-#include <cstdint>
-#include <limits>
-#include <vector>
+#include "cpu/isa_begin.h"
 
 #include "core/models/cuba_lif.h"
 #include "core/step.h"
 #include "cpu/assemble.h"
-#include "cpu/kernels.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 namespace {
 
 using Model = CubaLif;
@@ -51,7 +47,11 @@ double StepCost(const BatchProblem<R>& batch) {
 
 }  // namespace
 
-template <class R>
+}  // namespace jaxsnn::inline JAXSNN_ISA
+
+namespace jaxsnn {
+
+template <Isa isa, class R>
 void EventStepForward(const BatchProblem<R>& batch, const StepResults<R>& results,
                       ThreadPool& pool) {
   if (batch.n_batch == 0) return;
@@ -75,7 +75,7 @@ void EventStepForward(const BatchProblem<R>& batch, const StepResults<R>& result
   });
 }
 
-template <class R>
+template <Isa isa, class R>
 void EventStepBackward(const BatchProblem<R>& batch, const StepResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool) {
@@ -129,13 +129,16 @@ void EventStepBackward(const BatchProblem<R>& batch, const StepResults<R>& resul
   }
 }
 
-#define JAXSNN_INSTANTIATE(R)                                                                    \
-  template void EventStepForward<R>(const BatchProblem<R>&, const StepResults<R>&, ThreadPool&); \
-  template void EventStepBackward<R>(const BatchProblem<R>&, const StepResults<R>&,              \
-                                     const BatchCotangents<R>&, const BatchGradients<R>&,        \
-                                     ThreadPool&)
+#define JAXSNN_INSTANTIATE(R)                                                                   \
+  template void EventStepForward<kIsa, R>(const BatchProblem<R>&, const StepResults<R>&,        \
+                                          ThreadPool&);                                         \
+  template void EventStepBackward<kIsa, R>(const BatchProblem<R>&, const StepResults<R>&,       \
+                                           const BatchCotangents<R>&, const BatchGradients<R>&, \
+                                           ThreadPool&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);
 #undef JAXSNN_INSTANTIATE
 
 }  // namespace jaxsnn
+
+#include "cpu/isa_end.h"

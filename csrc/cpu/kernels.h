@@ -1,5 +1,5 @@
-// The batch drivers: one call of each covers a whole batch, in parallel, with results that do not
-// depend on the number of threads.
+// The batch drivers: one call of each covers a whole batch, in parallel, with results that depend
+// neither on the number of threads nor on the instruction set.
 #ifndef JAXSNN_CPU_KERNELS_H_
 #define JAXSNN_CPU_KERNELS_H_
 
@@ -8,6 +8,7 @@
 
 #include "core/types.h"
 #include "cpu/batch.h"
+#include "cpu/isa.h"
 #include "cpu/parallel_for.h"
 
 namespace jaxsnn {
@@ -117,16 +118,16 @@ struct BatchNetworkGradients {
   BatchParamGradients<R> params;
 };
 
-template <class R>
+template <Isa isa, class R>
 void EventLoopForward(const BatchProblem<R>& problem, const LoopResults<R>& results,
                       ThreadPool& pool);
-template <class R>
+template <Isa isa, class R>
 void EventLoopBackward(const BatchProblem<R>& problem, const LoopResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool);
 
 // The same by the sweep of networks, with the gradients of parameters.
-template <class R>
+template <Isa isa, class R>
 void EventLoopParameterGradients(const BatchProblem<R>& problem, const LoopResults<R>& results,
                                  const BatchCotangents<R>& cotangents,
                                  const BatchGradients<R>& gradients, ThreadPool& pool);
@@ -137,26 +138,26 @@ struct SpikeCount {
   std::int64_t count;
   bool complete;  // false: there are more
 };
-template <class R>
+template <Isa isa, class R>
 SpikeCount CountSpikes(const BatchProblem<R>& problem, std::int64_t example, std::int64_t limit);
 
-template <class R>
+template <Isa isa, class R>
 void NetworkLoopForward(const BatchNetwork<R>& network, const LoopResults<R>& results,
                         ThreadPool& pool);
-template <class R>
+template <Isa isa, class R>
 void NetworkLoopBackward(const BatchNetwork<R>& network, const LoopResults<R>& results,
                          const BatchCotangents<R>& cotangents,
                          const BatchNetworkGradients<R>& gradients, ThreadPool& pool);
 
 // The same for one population of a network, with the limit for each.
-template <class R>
+template <Isa isa, class R>
 SpikeCount CountSpikes(const BatchNetwork<R>& network, std::int64_t example,
                        std::int64_t population, std::int64_t limit, ThreadPool& pool);
 
-template <class R>
+template <Isa isa, class R>
 void EventStepForward(const BatchProblem<R>& problem, const StepResults<R>& results,
                       ThreadPool& pool);
-template <class R>
+template <Isa isa, class R>
 void EventStepBackward(const BatchProblem<R>& problem, const StepResults<R>& results,
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool);
@@ -171,17 +172,17 @@ struct BatchNeurons {
   Batched<const R> dt;  // [1] or [n_neurons]; flow only
 };
 
-template <class R>
+template <Isa isa, class R>
 void FlowForward(const BatchNeurons<R>& neurons, const Batched<R>& v, const Batched<R>& i,
                  const BatchStatus<R>& outcome);
-template <class R>
+template <Isa isa, class R>
 void FlowBackward(const BatchNeurons<R>& neurons, const Batched<const R>& ct_v,
                   const Batched<const R>& ct_i, const Batched<R>& v, const Batched<R>& i,
                   const Batched<R>& dt, const BatchParamGradients<R>& params);
-template <class R>
+template <Isa isa, class R>
 void CrossingForward(const BatchNeurons<R>& neurons, const Batched<R>& delay,
                      const BatchStatus<R>& outcome);
-template <class R>
+template <Isa isa, class R>
 void CrossingBackward(const BatchNeurons<R>& neurons, const Batched<const R>& delay,
                       const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i,
                       const BatchParamGradients<R>& params);

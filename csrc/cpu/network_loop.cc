@@ -1,18 +1,13 @@
 // Batch drivers of the sweeps over networks with delays and recurrent connections.
-#include <algorithm>
-#include <array>
-#include <cstdint>
-#include <limits>
-#include <vector>
+#include "cpu/isa_begin.h"
 
 #include "core/models/cuba_lif.h"
 #include "core/network_adjoint.h"
 #include "core/network_forward.h"
 #include "core/projection.h"
 #include "cpu/assemble.h"
-#include "cpu/kernels.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 namespace {
 
 // A projection of a batch, with the order of its delays where every example has the same ones.
@@ -221,45 +216,6 @@ std::int64_t CountChunks(std::int64_t n_batch, const std::array<const Batched<R>
   return std::min(n_batch, std::clamp(kPartialBytes / bytes, kFew, kMost));
 }
 
-}  // namespace
-
-template <class R>
-void NetworkLoopForward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
-                        ThreadPool& pool) {
-  if (batch.n_batch == 0) return;
-  using Sweep = NetworkForward<CubaLif, R>;
-  const Populations populations = MakePopulations(batch);
-  BatchProjections<R> projections(batch);
-  projections.Prepare(pool);
-  const auto bytes = Bytes(projections, [&](Arena& measure, const Network<R>& network) {
-    Sweep(measure, network, populations);
-  });
-  const double cost = NetworkCost(batch, results.max_events) * static_cast<double>(batch.n_batch);
-  const std::int64_t workers = NumWorkers(pool, batch.n_batch, cost);
-  const internal::Scratch scratch(workers, bytes);
-  ParallelFor(pool, batch.n_batch, workers, [&](std::int64_t b, std::int64_t worker) {
-    WithNetwork(
-        projections, scratch.of(worker), b,
-        [&](Arena& arena, const Network<R>& network, Outcome outcome) {
-          if (outcome.ok()) {
-            Sweep sweep(arena, network, populations);
-            outcome = sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b),
-                                MakeViews(results, b));
-          }
-          if (outcome.failed()) {
-            internal::PoisonLoop(results, b, network.queue.head);
-            for (const Batched<R>* view : {&results.probe_v, &results.probe_i, &results.max_v,
-                                           &results.max_time, &results.max_current}) {
-              internal::FillNaN((*view)[b], view->core_size());
-            }
-          }
-          results.outcome.Set(b, outcome);
-        });
-  });
-}
-
-namespace {
-
 template <class R, bool kParameters>
 void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
               const BatchCotangents<R>& cotangents, const BatchNetworkGradients<R>& gradients,
@@ -328,7 +284,46 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
 
 }  // namespace
 
-template <class R>
+}  // namespace jaxsnn::inline JAXSNN_ISA
+
+namespace jaxsnn {
+
+template <Isa isa, class R>
+void NetworkLoopForward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
+                        ThreadPool& pool) {
+  if (batch.n_batch == 0) return;
+  using Sweep = NetworkForward<CubaLif, R>;
+  const Populations populations = MakePopulations(batch);
+  BatchProjections<R> projections(batch);
+  projections.Prepare(pool);
+  const auto bytes = Bytes(projections, [&](Arena& measure, const Network<R>& network) {
+    Sweep(measure, network, populations);
+  });
+  const double cost = NetworkCost(batch, results.max_events) * static_cast<double>(batch.n_batch);
+  const std::int64_t workers = NumWorkers(pool, batch.n_batch, cost);
+  const internal::Scratch scratch(workers, bytes);
+  ParallelFor(pool, batch.n_batch, workers, [&](std::int64_t b, std::int64_t worker) {
+    WithNetwork(
+        projections, scratch.of(worker), b,
+        [&](Arena& arena, const Network<R>& network, Outcome outcome) {
+          if (outcome.ok()) {
+            Sweep sweep(arena, network, populations);
+            outcome = sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b),
+                                MakeViews(results, b));
+          }
+          if (outcome.failed()) {
+            internal::PoisonLoop(results, b, network.queue.head);
+            for (const Batched<R>* view : {&results.probe_v, &results.probe_i, &results.max_v,
+                                           &results.max_time, &results.max_current}) {
+              internal::FillNaN((*view)[b], view->core_size());
+            }
+          }
+          results.outcome.Set(b, outcome);
+        });
+  });
+}
+
+template <Isa isa, class R>
 void NetworkLoopBackward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
                          const BatchCotangents<R>& cotangents,
                          const BatchNetworkGradients<R>& gradients, ThreadPool& pool) {
@@ -336,7 +331,7 @@ void NetworkLoopBackward(const BatchNetwork<R>& batch, const LoopResults<R>& res
   backward(batch, results, cotangents, gradients, pool);
 }
 
-template <class R>
+template <Isa isa, class R>
 void EventLoopParameterGradients(const BatchProblem<R>& batch, const LoopResults<R>& results,
                                  const BatchCotangents<R>& cotangents,
                                  const BatchGradients<R>& gradients, ThreadPool& pool) {
@@ -368,7 +363,7 @@ void EventLoopParameterGradients(const BatchProblem<R>& batch, const LoopResults
   Backward<R, true>(network, results, cotangents, all, pool);
 }
 
-template <class R>
+template <Isa isa, class R>
 SpikeCount CountSpikes(const BatchNetwork<R>& batch, std::int64_t example, std::int64_t population,
                        std::int64_t limit, ThreadPool& pool) {
   using Sweep = NetworkForward<CubaLif, R>;
@@ -398,18 +393,21 @@ SpikeCount CountSpikes(const BatchNetwork<R>& batch, std::int64_t example, std::
   return spikes;
 }
 
-#define JAXSNN_INSTANTIATE(R)                                                                      \
-  template void NetworkLoopForward<R>(const BatchNetwork<R>&, const LoopResults<R>&, ThreadPool&); \
-  template void NetworkLoopBackward<R>(const BatchNetwork<R>&, const LoopResults<R>&,              \
-                                       const BatchCotangents<R>&, const BatchNetworkGradients<R>&, \
-                                       ThreadPool&);                                               \
-  template void EventLoopParameterGradients<R>(const BatchProblem<R>&, const LoopResults<R>&,      \
-                                               const BatchCotangents<R>&,                          \
-                                               const BatchGradients<R>&, ThreadPool&);             \
-  template SpikeCount CountSpikes<R>(const BatchNetwork<R>&, std::int64_t, std::int64_t,           \
-                                     std::int64_t, ThreadPool&)
+#define JAXSNN_INSTANTIATE(R)                                                                  \
+  template void NetworkLoopForward<kIsa, R>(const BatchNetwork<R>&, const LoopResults<R>&,     \
+                                            ThreadPool&);                                      \
+  template void NetworkLoopBackward<kIsa, R>(const BatchNetwork<R>&, const LoopResults<R>&,    \
+                                             const BatchCotangents<R>&,                        \
+                                             const BatchNetworkGradients<R>&, ThreadPool&);    \
+  template void EventLoopParameterGradients<kIsa, R>(                                          \
+      const BatchProblem<R>&, const LoopResults<R>&, const BatchCotangents<R>&,                \
+      const BatchGradients<R>&, ThreadPool&);                                                  \
+  template SpikeCount CountSpikes<kIsa, R>(const BatchNetwork<R>&, std::int64_t, std::int64_t, \
+                                           std::int64_t, ThreadPool&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);
 #undef JAXSNN_INSTANTIATE
 
 }  // namespace jaxsnn
+
+#include "cpu/isa_end.h"

@@ -1,16 +1,13 @@
 // Neuron by neuron: exact propagation and the next crossing, each with its derivative.
-#include <cmath>
-#include <cstdint>
-#include <vector>
+#include "cpu/isa_begin.h"
 
 #include "core/models/cuba_lif.h"
 #include "core/next_crossing.h"
 #include "core/problem.h"
 #include "core/step.h"
 #include "cpu/assemble.h"
-#include "cpu/kernels.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 namespace {
 
 using Model = CubaLif;
@@ -44,7 +41,11 @@ Model::Constants ConstantsOf(const Problem<R>& p, std::int64_t j) {
 
 }  // namespace
 
-template <class R>
+}  // namespace jaxsnn::inline JAXSNN_ISA
+
+namespace jaxsnn {
+
+template <Isa isa, class R>
 void FlowForward(const BatchNeurons<R>& batch, const Batched<R>& v, const Batched<R>& i,
                  const BatchStatus<R>& result) {
   for (std::int64_t b = 0; b < batch.n_batch; ++b) {
@@ -64,7 +65,7 @@ void FlowForward(const BatchNeurons<R>& batch, const Batched<R>& v, const Batche
   }
 }
 
-template <class R>
+template <Isa isa, class R>
 void FlowBackward(const BatchNeurons<R>& batch, const Batched<const R>& ct_v,
                   const Batched<const R>& ct_i, const Batched<R>& v, const Batched<R>& i,
                   const Batched<R>& dt_gradient, const BatchParamGradients<R>& params) {
@@ -91,7 +92,7 @@ void FlowBackward(const BatchNeurons<R>& batch, const Batched<const R>& ct_v,
   }
 }
 
-template <class R>
+template <Isa isa, class R>
 void CrossingForward(const BatchNeurons<R>& batch, const Batched<R>& delay,
                      const BatchStatus<R>& result) {
   for (std::int64_t b = 0; b < batch.n_batch; ++b) {
@@ -109,7 +110,7 @@ void CrossingForward(const BatchNeurons<R>& batch, const Batched<R>& delay,
 }
 
 // v(t) = threshold defines t: dt = -<dv/dx, dx> / v'(t), the transpose of the flow again.
-template <class R>
+template <Isa isa, class R>
 void CrossingBackward(const BatchNeurons<R>& batch, const Batched<const R>& delay,
                       const Batched<const R>& ct_delay, const Batched<R>& v, const Batched<R>& i,
                       const BatchParamGradients<R>& params) {
@@ -145,18 +146,20 @@ void CrossingBackward(const BatchNeurons<R>& batch, const Batched<const R>& dela
 }
 
 #define JAXSNN_INSTANTIATE(R)                                                                      \
-  template void FlowForward<R>(const BatchNeurons<R>&, const Batched<R>&, const Batched<R>&,       \
-                               const BatchStatus<R>&);                                             \
-  template void FlowBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,                   \
-                                const Batched<const R>&, const Batched<R>&, const Batched<R>&,     \
-                                const Batched<R>&, const BatchParamGradients<R>&);                 \
-  template void CrossingForward<R>(const BatchNeurons<R>&, const Batched<R>&,                      \
-                                   const BatchStatus<R>&);                                         \
-  template void CrossingBackward<R>(const BatchNeurons<R>&, const Batched<const R>&,               \
-                                    const Batched<const R>&, const Batched<R>&, const Batched<R>&, \
-                                    const BatchParamGradients<R>&)
+  template void FlowForward<kIsa, R>(const BatchNeurons<R>&, const Batched<R>&, const Batched<R>&, \
+                                     const BatchStatus<R>&);                                       \
+  template void FlowBackward<kIsa, R>(                                                             \
+      const BatchNeurons<R>&, const Batched<const R>&, const Batched<const R>&, const Batched<R>&, \
+      const Batched<R>&, const Batched<R>&, const BatchParamGradients<R>&);                        \
+  template void CrossingForward<kIsa, R>(const BatchNeurons<R>&, const Batched<R>&,                \
+                                         const BatchStatus<R>&);                                   \
+  template void CrossingBackward<kIsa, R>(const BatchNeurons<R>&, const Batched<const R>&,         \
+                                          const Batched<const R>&, const Batched<R>&,              \
+                                          const Batched<R>&, const BatchParamGradients<R>&)
 JAXSNN_INSTANTIATE(float);
 JAXSNN_INSTANTIATE(double);
 #undef JAXSNN_INSTANTIATE
 
 }  // namespace jaxsnn
+
+#include "cpu/isa_end.h"

@@ -3,7 +3,9 @@
 #define JAXSNN_CPU_PARALLEL_FOR_H_
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -27,31 +29,123 @@ inline std::int64_t NumWorkers(const ThreadPool& pool, std::int64_t n_tasks, dou
   return std::max<std::int64_t>(1, std::min(pool.num_threads(), n_tasks));
 }
 
+namespace parallel {
+
+// A loop that is being run, alive for as long as anybody looks at it.
+struct Loop {
+  using Body = std::function<void(std::int64_t, std::int64_t)>;
+
+  Loop(std::int64_t n, const Body& b) : n_tasks(n), body(&b) {}
+
+  const std::int64_t n_tasks;
+  const Body* const body;  // alive until all tasks are done
+  std::atomic<std::int64_t> claimed{0};
+  std::atomic<std::int64_t> done{0};
+  std::atomic<std::int64_t> helpers{0};
+
+  // Returns whether there was anything left to do.
+  bool Work(std::int64_t worker) {
+    std::int64_t task;
+    bool any = false;
+    while ((task = claimed.fetch_add(1)) < n_tasks) {
+      (*body)(task, worker);
+      done.fetch_add(1, std::memory_order_release);
+      any = true;
+    }
+    return any;
+  }
+};
+using SharedLoop = std::shared_ptr<Loop>;
+
+// Helpers that stay awake for a moment after a loop, because the next one often follows at once and
+// waking a thread takes longer than many loops last. Each occupies a slot, which goes from null
+// over Awake() to a loop that is handed to it.
+class Standby {
+ public:
+  // Hands the loop to helpers that are awake, at most `wanted`. Returns how many took it.
+  std::int64_t Offer(const SharedLoop& loop, std::int64_t wanted) {
+    std::int64_t taken = 0;
+    if (wanted == 0 || n_awake_.load(std::memory_order_relaxed) == 0) return 0;
+    auto handle = std::make_unique<SharedLoop>(loop);
+    for (auto& slot : slots_) {
+      SharedLoop* expected = Awake();
+      if (!slot.compare_exchange_strong(expected, handle.get(), std::memory_order_release,
+                                        std::memory_order_relaxed)) {
+        continue;
+      }
+      static_cast<void>(handle.release());
+      if (++taken == wanted) break;
+      handle = std::make_unique<SharedLoop>(loop);
+    }
+    return taken;
+  }
+
+  // Waits for a loop; null if none comes.
+  SharedLoop Await() {
+    for (auto& slot : slots_) {
+      SharedLoop* expected = nullptr;
+      if (!slot.compare_exchange_strong(expected, Awake(), std::memory_order_relaxed)) continue;
+      n_awake_.fetch_add(1, std::memory_order_relaxed);
+      SharedLoop loop = AwaitIn(slot);
+      n_awake_.fetch_sub(1, std::memory_order_relaxed);
+      return loop;
+    }
+    return nullptr;
+  }
+
+ private:
+  using Slot = std::atomic<SharedLoop*>;
+
+  SharedLoop AwaitIn(Slot& slot) {
+    constexpr std::chrono::microseconds kPatience(100);
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    SharedLoop* found;
+    while ((found = slot.load(std::memory_order_acquire)) == Awake()) {
+      if (std::chrono::steady_clock::now() < end) {
+        std::this_thread::yield();
+      } else if (slot.compare_exchange_strong(found, nullptr, std::memory_order_acquire)) {
+        return nullptr;
+      }
+    }
+    const std::unique_ptr<SharedLoop> handle(found);
+    slot.store(nullptr, std::memory_order_relaxed);
+    return std::move(*handle);
+  }
+
+  SharedLoop* Awake() { return &awake_; }
+
+  std::array<Slot, 64> slots_{};
+  SharedLoop awake_;  // its address marks the slot of a helper that waits
+  std::atomic<std::int64_t> n_awake_{0};
+};
+
+inline Standby standby;
+
+// A helper that comes too late shares its processor with others, and staying awake would only take
+// time from them.
+inline void Help(SharedLoop loop) {
+  while (loop != nullptr && loop->Work(1 + loop->helpers.fetch_add(1))) loop = standby.Await();
+}
+
+}  // namespace parallel
+
 // Calls body(task, worker) for every task. The caller works too and claims tasks like its helpers;
-// in the end it waits only for tasks that already run on some thread. A helper that the pool starts
-// too late, even after this function has returned, finds nothing to claim and touches nothing else.
-// The body must not throw.
+// in the end it waits only for tasks that already run on some thread. A helper that comes too late,
+// even after this function has returned, finds nothing to claim and touches nothing else. The body
+// must not throw.
 inline void ParallelFor(ThreadPool& pool, std::int64_t n_tasks, std::int64_t n_workers,
                         const std::function<void(std::int64_t, std::int64_t)>& body) {
-  struct Shared {
-    std::atomic<std::int64_t> claimed{0};
-    std::atomic<std::int64_t> done{0};
-    std::atomic<std::int64_t> helpers{0};
-  };
-  const auto shared = std::make_shared<Shared>();
-  const auto* const shared_body = &body;  // alive until all tasks are done
-  const auto work = [shared, shared_body, n_tasks](std::int64_t worker) {
-    std::int64_t task;
-    while ((task = shared->claimed.fetch_add(1)) < n_tasks) {
-      (*shared_body)(task, worker);
-      shared->done.fetch_add(1, std::memory_order_release);
-    }
-  };
-  for (std::int64_t h = 1; h < n_workers; ++h) {
-    pool.Schedule([shared, work] { work(1 + shared->helpers.fetch_add(1)); });
+  if (n_workers <= 1) {
+    for (std::int64_t task = 0; task < n_tasks; ++task) body(task, 0);
+    return;
   }
-  work(0);
-  while (shared->done.load(std::memory_order_acquire) < n_tasks) std::this_thread::yield();
+  const auto loop = std::make_shared<parallel::Loop>(n_tasks, body);
+  const std::int64_t wanted = n_workers - 1;
+  for (std::int64_t h = parallel::standby.Offer(loop, wanted); h < wanted; ++h) {
+    pool.Schedule([loop] { parallel::Help(loop); });
+  }
+  loop->Work(0);
+  while (loop->done.load(std::memory_order_acquire) < n_tasks) std::this_thread::yield();
 }
 
 }  // namespace jaxsnn

@@ -278,9 +278,10 @@ ffi::Error EventLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto results = DecodeLoop<R>(d, dims, LoopOf::kLayer);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    EventLoopForward<R>(problem, results, pool);
+    OnBestIsa([&]<Isa isa>() { EventLoopForward<isa, R>(problem, results, pool); });
     const auto remark = [&](std::int64_t b, std::int64_t) {
-      return Remark(CountSpikes<R>(problem, b, CountingLimit(results.max_events)));
+      const std::int64_t limit = CountingLimit(results.max_events);
+      return Remark(OnBestIsa([&]<Isa isa>() { return CountSpikes<isa, R>(problem, b, limit); }));
     };
     return Report(results.outcome, problem.n_batch, raise_on, label, remark);
   });
@@ -298,8 +299,11 @@ ffi::Error EventLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto gradients = DecodeGradients<R>(d, dims, want_input_time, want_parameters);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    const auto backward = want_parameters ? EventLoopParameterGradients<R> : EventLoopBackward<R>;
-    backward(problem, results, cotangents, gradients, pool);
+    OnBestIsa([&]<Isa isa>() {
+      const auto backward =
+          want_parameters ? EventLoopParameterGradients<isa, R> : EventLoopBackward<isa, R>;
+      backward(problem, results, cotangents, gradients, pool);
+    });
     return ffi::Error::Success();
   });
 }
@@ -317,11 +321,13 @@ ffi::Error NetworkLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi:
     const auto results = DecodeLoop<R>(d, dims, LoopOf::kNetwork);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    NetworkLoopForward<R>(network, results, pool);
+    OnBestIsa([&]<Isa isa>() { NetworkLoopForward<isa, R>(network, results, pool); });
     const auto remark = [&](std::int64_t b, std::int64_t population) {
       const std::int64_t capacity =
           network.population_capacities[static_cast<std::size_t>(population)];
-      return Remark(CountSpikes<R>(network, b, population, CountingLimit(capacity), pool));
+      const std::int64_t limit = CountingLimit(capacity);
+      return Remark(OnBestIsa(
+          [&]<Isa isa>() { return CountSpikes<isa, R>(network, b, population, limit, pool); }));
     };
     return Report(results.outcome, network.n_batch, raise_on, label, remark);
   });
@@ -344,7 +350,9 @@ ffi::Error NetworkLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi:
     const auto gradients = DecodeNetworkGradients<R>(d, dims, delays, recurrent, want_parameters);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    NetworkLoopBackward<R>(network, results, cotangents, gradients, pool);
+    OnBestIsa([&]<Isa isa>() {
+      NetworkLoopBackward<isa, R>(network, results, cotangents, gradients, pool);
+    });
     return ffi::Error::Success();
   });
 }
@@ -359,7 +367,7 @@ ffi::Error EventStepFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto results = DecodeStep<R>(d, dims);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    EventStepForward<R>(problem, results, pool);
+    OnBestIsa([&]<Isa isa>() { return EventStepForward<isa, R>(problem, results, pool); });
     return Report(results.outcome, problem.n_batch, raise_on, label, NoRemark);
   });
 }
@@ -376,7 +384,9 @@ ffi::Error EventStepBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::R
     const auto gradients = DecodeGradients<R>(d, dims, want_input_time, want_parameters);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
-    EventStepBackward<R>(problem, results, cotangents, gradients, pool);
+    OnBestIsa([&]<Isa isa>() {
+      return EventStepBackward<isa, R>(problem, results, cotangents, gradients, pool);
+    });
     return ffi::Error::Success();
   });
 }
@@ -406,7 +416,7 @@ ffi::Error FlowFwd(ffi::RemainingArgs args, ffi::RemainingRets rets, std::int64_
     const BatchStatus<R> outcome{d.Ret<std::int32_t>("status", {}),
                                  d.Ret<R>("detail", {&dims.detail})};
     if (!d.ok()) return d.error();
-    FlowForward<R>(neurons, v, i, outcome);
+    OnBestIsa([&]<Isa isa>() { return FlowForward<isa, R>(neurons, v, i, outcome); });
     return Report(outcome, neurons.n_batch, raise_on, label, NoRemark);
   });
 }
@@ -426,7 +436,8 @@ ffi::Error FlowBwd(ffi::RemainingArgs args, ffi::RemainingRets rets, bool want_p
     const auto dt = d.Ret<R>("gradient of dt", {&dims.neurons});
     const auto params = DecodeParamGradients<R>(d, dims.neurons, want_parameters);
     if (!d.ok()) return d.error();
-    FlowBackward<R>(neurons, ct_v, ct_i, v, i, dt, params);
+    OnBestIsa(
+        [&]<Isa isa>() { return FlowBackward<isa, R>(neurons, ct_v, ct_i, v, i, dt, params); });
     return ffi::Error::Success();
   });
 }
@@ -443,7 +454,7 @@ ffi::Error CrossingFwd(ffi::RemainingArgs args, ffi::RemainingRets rets, std::in
     const BatchStatus<R> outcome{d.Ret<std::int32_t>("status", {}),
                                  d.Ret<R>("detail", {&dims.detail})};
     if (!d.ok()) return d.error();
-    CrossingForward<R>(neurons, delay, outcome);
+    OnBestIsa([&]<Isa isa>() { return CrossingForward<isa, R>(neurons, delay, outcome); });
     return Report(outcome, neurons.n_batch, raise_on, label, NoRemark);
   });
 }
@@ -461,7 +472,9 @@ ffi::Error CrossingBwd(ffi::RemainingArgs args, ffi::RemainingRets rets, bool wa
     const auto i = d.Ret<R>("gradient of i", {&dims.neurons});
     const auto params = DecodeParamGradients<R>(d, dims.neurons, want_parameters);
     if (!d.ok()) return d.error();
-    CrossingBackward<R>(neurons, delay, ct_delay, v, i, params);
+    OnBestIsa([&]<Isa isa>() {
+      return CrossingBackward<isa, R>(neurons, delay, ct_delay, v, i, params);
+    });
     return ffi::Error::Success();
   });
 }

@@ -1,6 +1,7 @@
 // The crossing search against a dense scan, and the closed form against Newton's method.
 #include <random>
 
+#include "core/crossing_lanes.h"
 #include "core/models/cuba_lif.h"
 #include "core/next_crossing.h"
 #include "test.h"
@@ -70,6 +71,40 @@ void MatchesScan() {
   CHECK(none > 300);
 }
 
+// Blocks of neurons against one neuron at a time, to the last bit.
+template <class Model>
+void LanesMatchOneByOne(double ratio) {
+  constexpr int kSize = jaxsnn::CrossingBlock::kSize;
+  std::mt19937_64 random(9);
+  std::uniform_real_distribution<double> uniform(0, 1);
+  const auto c = Model::Prepare(ratio * 0.7, 0.7);
+  const bool closed_form = jaxsnn::internal::kHasClosedForm<Model> && Model::HasClosedForm(c);
+  int found = 0, none = 0;
+  for (int n = 0; n < 2000; ++n) {
+    jaxsnn::CrossingBlock block;
+    for (int l = 0; l < kSize; ++l) {
+      const bool dip = n % 4 == 3 && uniform(random) < 0.5;
+      block.threshold[l] = dip ? -0.3 * uniform(random) - 0.01 : 0.2 + uniform(random);
+      block.v[l] = block.threshold[l] - 2 * uniform(random) + 0.1;
+      block.i[l] = 12 * uniform(random) - 3;
+      block.limit[l] = n % 3 == 0 ? 20.0 : 3 * uniform(random);
+      if (n % 50 == 0) block.limit[l] = 0;
+    }
+    const jaxsnn::CrossingBlock searched = block;
+    const int failed =
+        jaxsnn::NextCrossings<Model>([&c](int) -> const auto& { return c; }, closed_form, block);
+    CHECK(failed == jaxsnn::kNoIndex);
+    for (int l = 0; l < kSize; ++l) {
+      const auto root = NextCrossing<Model>(c, {searched.v[l], searched.i[l]},
+                                            searched.threshold[l], searched.limit[l]);
+      CHECK(block.at[l] == root.at);
+      (root.at <= searched.limit[l] ? found : none)++;
+    }
+  }
+  CHECK(found > 1000);
+  CHECK(none > 1000);
+}
+
 void Corners() {
   const auto c = CubaLif::Prepare(2, 1);
   CHECK(NextCrossing<CubaLif>(c, {1, 0}, 1, kNever).at == 0);  // stands at the threshold
@@ -93,6 +128,8 @@ void Corners() {
 int main(int argc, char** argv) {
   test::Configure(argc, argv);
   MatchesScan();
+  LanesMatchOneByOne<CubaLif>(2.0);
+  for (const double ratio : {0.1, 1.0, 2.0, 3.0}) LanesMatchOneByOne<General>(ratio);
   Corners();
   return test::Report();
 }

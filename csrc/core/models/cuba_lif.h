@@ -12,7 +12,7 @@
 #include "core/math.h"
 #include "core/types.h"
 
-namespace jaxsnn {
+namespace jaxsnn::inline JAXSNN_ISA {
 
 struct CubaLif {
   // Either a state (v, i) or its adjoint (dL/dv, dL/di).
@@ -66,7 +66,7 @@ struct CubaLif {
     double v_leak = 0;
   };
 
-  JAXSNN_HD static Constants Prepare(double tau_mem, double tau_syn) {
+  JAXSNN_HD JAXSNN_INLINE static Constants Prepare(double tau_mem, double tau_syn) {
     const double rate_mem = 1.0 / tau_mem;
     const double rate_syn = 1.0 / tau_syn;
     const bool mem_slower = tau_mem > tau_syn;
@@ -79,7 +79,7 @@ struct CubaLif {
   // v_from_i = (e^{-t/tau_mem} - e^{-t/tau_syn}) tau_syn / (tau_mem - tau_syn), written so that no
   // ratio of the time constants cancels digits, equality included: with the slower rate s and the
   // gap g >= 0 it is (t / tau_mem) (e^{-s t} - e^{-(s + g) t}) / (g t).
-  JAXSNN_HD static Propagator<double> Propagate(const Constants& c, double dt) {
+  JAXSNN_HD JAXSNN_INLINE static Propagator<double> Propagate(const Constants& c, double dt) {
     const double x = c.gap * dt;
     const Decay slow = DecayOver(c.slow * dt), gap = DecayOver(x);
     const double fast_kept = slow.kept * gap.kept;
@@ -90,13 +90,13 @@ struct CubaLif {
   }
 
   template <class R>
-  JAXSNN_HD static Pair<R> Flow(const Propagator<R>& p, const Pair<R>& x) {
+  JAXSNN_HD JAXSNN_INLINE static Pair<R> Flow(const Propagator<R>& p, const Pair<R>& x) {
     return {p.v_from_v * x.v + p.v_from_i * x.i, p.i_from_i * x.i};
   }
 
   // The transpose of Flow.
   template <class R>
-  JAXSNN_HD static Pair<R> AdjointFlow(const Propagator<R>& p, const Pair<R>& a) {
+  JAXSNN_HD JAXSNN_INLINE static Pair<R> AdjointFlow(const Propagator<R>& p, const Pair<R>& a) {
     return {p.v_from_v * a.v, p.v_from_i * a.v + p.i_from_i * a.i};
   }
 
@@ -156,11 +156,11 @@ struct CubaLif {
     return gradients;
   }
 
-  JAXSNN_HD static double DecayCurrent(const Constants& c, double i, double dt) {
-    return i * std::exp(-c.rate_syn * dt);
+  JAXSNN_HD JAXSNN_INLINE static double DecayCurrent(const Constants& c, double i, double dt) {
+    return i * DecayOver(c.rate_syn * dt).kept;
   }
 
-  JAXSNN_HD static Pair<double> Rate(const Constants& c, const Pair<double>& x) {
+  JAXSNN_HD JAXSNN_INLINE static Pair<double> Rate(const Constants& c, const Pair<double>& x) {
     return {(x.i - x.v) * c.rate_mem, -x.i * c.rate_syn};
   }
 
@@ -174,27 +174,30 @@ struct CubaLif {
   }
 
   // tau_mem == 2 tau_syn makes v quadratic in u = e^{-t/tau_mem}: v(t) = (v + i) u - i u^2.
-  JAXSNN_HD static bool HasClosedForm(const Constants& c) { return c.rate_syn == 2 * c.rate_mem; }
+  JAXSNN_HD JAXSNN_INLINE static bool HasClosedForm(const Constants& c) {
+    return c.rate_syn == 2 * c.rate_mem;
+  }
 
   // The larger root u is the earlier crossing. Solved for 1 - u, which keeps all digits of a short
-  // time. For v < threshold < i, i >= 0.
-  JAXSNN_HD static double ClosedFormCrossing(const Constants& c, const Pair<double>& x,
-                                             double threshold) {
+  // time. For v < threshold < i, i >= 0; without a branch, for loops that vectorise.
+  JAXSNN_HD JAXSNN_INLINE static double ClosedFormCrossing(const Constants& c,
+                                                           const Pair<double>& x,
+                                                           double threshold) {
     const double rise = x.i - x.v;
     const double discriminant = rise * rise - 4 * x.i * (threshold - x.v);
-    if (!(discriminant >= 0)) return kNever;
     const double passed = 2 * (threshold - x.v) / (rise + std::sqrt(discriminant));  // 1 - u
-    return passed < 1 ? -std::log1p(-passed) * c.tau_mem : kNever;
+    const double at = -Log1p(-passed) * c.tau_mem;
+    return passed < 1 ? at : kNever;  // no root: NaN
   }
 
   // <a, Rate(x)>: how the loss changes when the state x is held a little longer.
-  JAXSNN_HD static double TimeSensitivity(const Constants& c, const Pair<double>& x,
-                                          const Pair<double>& a) {
+  JAXSNN_HD JAXSNN_INLINE static double TimeSensitivity(const Constants& c, const Pair<double>& x,
+                                                        const Pair<double>& a) {
     const Pair<double> rate = Rate(c, x);
     return a.v * rate.v + a.i * rate.i;
   }
 };
 
-}  // namespace jaxsnn
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_MODELS_CUBA_LIF_H_

@@ -1,0 +1,141 @@
+// The spikes of one interval, put into the order (time, neuron) at its end.
+#ifndef JAXSNN_CORE_PENDING_SPIKES_H_
+#define JAXSNN_CORE_PENDING_SPIKES_H_
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/types.h"
+#include "core/view.h"
+
+namespace jaxsnn::inline JAXSNN_ISA {
+
+template <class R>
+class PendingSpikes {
+ public:
+  struct Spike {
+    double time;
+    R current;
+    std::int32_t neuron;
+
+    bool operator<(const Spike& other) const {
+      return time != other.time ? time < other.time : neuron < other.neuron;
+    }
+  };
+
+  // For a record that holds up to `room` further spikes.
+  static PendingSpikes Take(Arena& arena, std::int64_t room) {
+    PendingSpikes pending;
+    pending.capacity_ = 2 * (room + 1);
+    pending.spikes_ = arena.Take<Spike>(pending.capacity_);
+    for (double** lane : {&pending.time_, &pending.place_, &pending.sorted_}) {
+      *lane = arena.Take<double>(pending.capacity_ + kPad);
+    }
+    pending.bucket_ = arena.Take<std::int32_t>(pending.capacity_ + 1);
+    pending.order_ = arena.Take<std::int32_t>(pending.capacity_);
+    return pending;
+  }
+
+  void Clear() {
+    size_ = 0;
+    cut_ = false;
+  }
+  std::int64_t size() const { return size_; }
+
+  // False: the spike lies behind more spikes than the record has room for, and is not kept. A
+  // neuron that fires without end therefore stops here, even where its time no longer advances.
+  bool Add(const Spike& spike, std::int64_t room) {
+    if (cut_ && !(spike < cutoff_)) return false;
+    spikes_[size_++] = spike;
+    if (size_ == capacity_) {  // one more than fits shows the overflow
+      std::nth_element(spikes_, spikes_ + room, spikes_ + size_);
+      size_ = room + 1;
+      cutoff_ = spikes_[room];
+      cut_ = true;
+    }
+    return true;
+  }
+
+  // Puts them in order, for operator[].
+  void Sort() {
+    for (std::int64_t s = 0; s < size_; ++s) time_[s] = spikes_[s].time;
+    listed_ = (size_ <= kRanked && Rank()) || Distribute();
+    if (!listed_) std::sort(spikes_, spikes_ + size_);
+  }
+  const Spike& operator[](std::int64_t s) const { return spikes_[listed_ ? order_[s] : s]; }
+
+ private:
+  // Up to this many, to count for each spike how many come before it, in a loop that vectorises, is
+  // fastest.
+  static constexpr std::int64_t kRanked = 48;
+  static constexpr std::int64_t kPad = 8;
+
+  // False: some times are equal.
+  bool Rank() {
+    const std::int64_t padded = (size_ + kPad - 1) / kPad * kPad;
+    double* JAXSNN_RESTRICT time = time_;
+    double* JAXSNN_RESTRICT rank = place_;
+    for (std::int64_t s = 0; s < padded; ++s) rank[s] = 0;
+    for (std::int64_t s = size_; s < padded; ++s) time[s] = 0;
+    for (std::int64_t other = 0; other < size_; ++other) {
+      const double other_time = time[other];
+      for (std::int64_t s = 0; s < padded; ++s) rank[s] += other_time < time[s] ? 1.0 : 0.0;
+    }
+    std::int64_t sum = 0;
+    for (std::int64_t s = 0; s < size_; ++s) {
+      const auto at = static_cast<std::int64_t>(rank[s]);
+      order_[at] = static_cast<std::int32_t>(s);
+      sum += at;
+    }
+    return 2 * sum == size_ * (size_ - 1);
+  }
+
+  // Spreads the spikes over as many buckets as there are spikes, by their times, and puts what is
+  // left in order by insertion. False: too many are close together for that.
+  bool Distribute() {
+    double first = kNever, last = -kNever;
+    for (std::int64_t s = 0; s < size_; ++s) {
+      first = time_[s] < first ? time_[s] : first;
+      last = time_[s] > last ? time_[s] : last;
+    }
+    const double scale = static_cast<double>(size_ - 1) / (last - first);
+    if (!(scale < kNever)) return false;  // all times equal
+    std::fill(bucket_, bucket_ + size_ + 1, 0);
+    for (std::int64_t s = 0; s < size_; ++s) place_[s] = (time_[s] - first) * scale;
+    for (std::int64_t s = 0; s < size_; ++s) ++bucket_[static_cast<std::int64_t>(place_[s]) + 1];
+    for (std::int64_t b = 1; b < size_; ++b) bucket_[b] += bucket_[b - 1];
+    for (std::int64_t s = 0; s < size_; ++s) {
+      const std::int32_t at = bucket_[static_cast<std::int64_t>(place_[s])]++;
+      order_[at] = static_cast<std::int32_t>(s);
+      sorted_[at] = time_[s];
+    }
+    std::int64_t moves = 8 * size_;  // more than this, and sorting is faster
+    for (std::int64_t s = 1; s < size_ && moves > 0; ++s) {
+      const double time = sorted_[s];
+      const std::int32_t spike = order_[s];
+      std::int64_t at = s;
+      for (; at > 0 && !(sorted_[at - 1] < time); --at, --moves) {
+        if (sorted_[at - 1] == time && spikes_[order_[at - 1]].neuron <= spikes_[spike].neuron)
+          break;
+        sorted_[at] = sorted_[at - 1];
+        order_[at] = order_[at - 1];
+      }
+      sorted_[at] = time;
+      order_[at] = spike;
+    }
+    return moves > 0;
+  }
+
+  std::int64_t capacity_ = 0;
+  Spike* spikes_ = nullptr;
+  double *time_ = nullptr, *place_ = nullptr, *sorted_ = nullptr;
+  std::int32_t *bucket_ = nullptr, *order_ = nullptr;
+  std::int64_t size_ = 0;
+  bool listed_ = false;  // in `order_`
+  bool cut_ = false;     // spikes from `cutoff_` on are not needed
+  Spike cutoff_{};
+};
+
+}  // namespace jaxsnn::inline JAXSNN_ISA
+
+#endif  // JAXSNN_CORE_PENDING_SPIKES_H_

@@ -1,0 +1,50 @@
+// Opens the part of a file that is compiled once per instruction set: JAXSNN_ISA names the set, and
+// the namespace in which everything behind this line lives, so that no linker can mix up two
+// versions of a function. isa_end.h closes the part.
+//
+// Headers of others must come before, for their inline functions would be compiled for the set as
+// well, under one name: the standard headers that the core uses are therefore included here, and
+// so are the project's headers whose code all versions share.
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "core/types.h"
+#include "cpu/batch.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel_for.h"
+
+namespace jaxsnn::inline JAXSNN_ISA {
+#if defined(JAXSNN_ISA_avx512)
+inline constexpr Isa kIsa = Isa::kAvx512;
+#elif defined(JAXSNN_ISA_avx2)
+inline constexpr Isa kIsa = Isa::kAvx2;
+#else
+inline constexpr Isa kIsa = Isa::kBaseline;
+#endif
+}  // namespace jaxsnn::inline JAXSNN_ISA
+
+// No FMA: results are the same on every instruction set.
+#if defined(JAXSNN_ISA_avx2) && defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#elif defined(JAXSNN_ISA_avx2)
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#elif defined(JAXSNN_ISA_avx512) && defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), \
+                             apply_to = function)
+#elif defined(JAXSNN_ISA_avx512)
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#endif
