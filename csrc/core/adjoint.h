@@ -311,14 +311,10 @@ class ReverseSweep {
   // neuron repeat the last one.
   template <int kWidth>
   void RetraceInRegisters(Gradients<R>& gradients, std::int64_t from, std::int64_t stop) {
-    using Vector = typename Registers<R, kWidth>::type;
-    Vector v{}, i{};
+    using Lanes = Registers<R, kWidth>;
     std::int64_t neuron[kWidth];
-    for (int l = 0; l < kWidth; ++l) {
-      neuron[l] = std::min<std::int64_t>(l, n_ - 1);
-      v[l] = v_[neuron[l]];
-      i[l] = i_[neuron[l]];
-    }
+    for (int l = 0; l < kWidth; ++l) neuron[l] = std::min<std::int64_t>(l, n_ - 1);
+    auto v = Lanes::Gather(v_, neuron), i = Lanes::Gather(i_, neuron);
     const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
     const R rate_mem = rate_mem_[0], rate_syn = rate_syn_[0];
     for (std::int64_t k = from; k > stop; --k) {
@@ -329,7 +325,7 @@ class ReverseSweep {
       for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i[b];
       if (gradients.input_time == nullptr) continue;
       const R* const row = p_.weights + offset;
-      const Vector arrival = AdjointArrival<Model>(rate_mem, rate_syn, v, i);
+      const auto arrival = AdjointArrival<Model>(rate_mem, rate_syn, v, i);
       double sum = 0;
       for (std::int64_t b = 0; b < n_; ++b) sum += static_cast<double>(row[b] * arrival[b]);
       gradients.input_time[k - 1] = static_cast<R>(sum);

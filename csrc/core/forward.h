@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -211,32 +212,42 @@ class ForwardSweep {
   // repeat the last one.
   template <int kWidth>
   void PassInRegisters() {
-    using Vector = typename Registers<R, kWidth>::type;
-    Vector v{}, i{}, threshold{};
+    // Compilers take comparisons of vectors longer than a register apart, lane by lane.
+    constexpr int kFit = static_cast<int>(kRegisterBytes / sizeof(R));
+    constexpr int kLanes = kWidth < kFit ? kWidth : kFit;
+    constexpr int kParts = kWidth / kLanes;
+    using Lanes = Registers<R, kLanes>;
+    typename Lanes::type v[kParts], i[kParts], threshold[kParts], v_end[kParts], i_end[kParts];
     std::int64_t neuron[kWidth];
-    for (int l = 0; l < kWidth; ++l) {
-      neuron[l] = std::min<std::int64_t>(l, n_ - 1);
-      v[l] = v_[neuron[l]];
-      i[l] = i_[neuron[l]];
-      threshold[l] = threshold_[neuron[l]];
+    for (int l = 0; l < kWidth; ++l) neuron[l] = std::min<std::int64_t>(l, n_ - 1);
+    for (int part = 0; part < kParts; ++part) {
+      v[part] = Lanes::Gather(v_, neuron + part * kLanes);
+      i[part] = Lanes::Gather(i_, neuron + part * kLanes);
+      threshold[part] = Lanes::Gather(threshold_, neuron + part * kLanes);
     }
     const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
     const std::int64_t first = head_, end = p_.queue.head + n_arrivals_;
     std::int64_t k = head_;
     for (; k < end; ++k) {
-      const Vector v_end = lanes.v_from_v[k] * v + lanes.v_from_i[k] * i;
-      const Vector i_end = lanes.i_from_i[k] * i;
-      if (AnyLane(MayCross(v, i, v_end, i_end, threshold, lanes.reach[k]))) break;
+      const R vv = lanes.v_from_v[k], vi = lanes.v_from_i[k], ii = lanes.i_from_i[k];
+      bool any = false;
+      for (int part = 0; part < kParts; ++part) {
+        v_end[part] = vv * v[part] + vi * i[part];
+        i_end[part] = ii * i[part];
+        any |= AnyLane(
+            MayCross(v[part], i[part], v_end[part], i_end[part], threshold[part], lanes.reach[k]));
+      }
+      if (any) break;
       const R* const row = p_.row(k);
-      Vector arriving{};
-      for (int l = 0; l < kWidth; ++l) arriving[l] = row[neuron[l]];
-      v = v_end;
-      i = i_end + arriving;
+      for (int part = 0; part < kParts; ++part) {
+        v[part] = v_end[part];
+        i[part] = i_end[part] + Lanes::Gather(row, neuron + part * kLanes);
+      }
     }
     if (k == first) return;
     for (int l = 0; l < kWidth; ++l) {
-      v_[neuron[l]] = v[l];
-      i_[neuron[l]] = i[l];
+      v_[neuron[l]] = v[l / kLanes][l % kLanes];
+      i_[neuron[l]] = i[l / kLanes][l % kLanes];
     }
     head_ = k;
     now_ = p_.queue.TimeAt(k - 1);

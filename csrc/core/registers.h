@@ -12,9 +12,24 @@
 #if defined(__GNUC__)
 namespace jaxsnn::inline JAXSNN_ISA {
 
+// The size of a register.
+#if defined(JAXSNN_ISA_avx512)
+inline constexpr std::size_t kRegisterBytes = 64;
+#elif defined(JAXSNN_ISA_avx2)
+inline constexpr std::size_t kRegisterBytes = 32;
+#else
+inline constexpr std::size_t kRegisterBytes = 16;
+#endif
+
 template <class R, int kWidth>
 struct Registers {
   typedef R type __attribute__((vector_size(kWidth * sizeof(R))));
+
+  JAXSNN_INLINE static type Gather(const R* data, const std::int64_t* index) {
+    type vector{};
+    for (int l = 0; l < kWidth; ++l) vector[l] = data[index[l]];
+    return vector;
+  }
 };
 
 // Whether a comparison holds in any lane.

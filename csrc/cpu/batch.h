@@ -13,16 +13,23 @@ class BatchLayout {
  public:
   BatchLayout() = default;
 
-  // `own` has been padded with ones to the rank of `batch`; each axis is equal or 1.
-  BatchLayout(const std::vector<std::int64_t>& batch, const std::vector<std::int64_t>& own)
-      : batch_(batch), strides_(batch.size(), 0) {
+  // `own` has been padded with ones to the rank of `batch`; each axis is equal or 1. The two usual
+  // cases, a slot for each example and one for all, need no memory.
+  BatchLayout(const std::vector<std::int64_t>& batch, const std::vector<std::int64_t>& own) {
     std::int64_t n_examples = 1;
-    for (std::size_t axis = batch.size(); axis-- > 0;) {
-      if (own[axis] != 1) strides_[axis] = n_slots_;
+    for (std::size_t axis = 0; axis < batch.size(); ++axis) {
       n_slots_ *= own[axis];
       n_examples *= batch[axis];
     }
     full_ = n_slots_ == n_examples;
+    if (full_ || n_slots_ == 1) return;
+    batch_ = batch;
+    strides_.resize(batch.size());
+    std::int64_t stride = 1;
+    for (std::size_t axis = batch.size(); axis-- > 0;) {
+      if (own[axis] != 1) strides_[axis] = stride;
+      stride *= own[axis];
+    }
   }
 
   std::int64_t n_slots() const { return n_slots_; }

@@ -129,11 +129,11 @@ class Decoder {
       return Fail(name, "has the wrong rank"), Batched<T>();
     }
     const std::size_t lead = dims.size() - core.size();
-    std::vector<std::int64_t> own(batch_.size(), 1);
+    own_.assign(batch_.size(), 1);
     for (std::size_t axis = 0; axis < lead; ++axis) {
       const std::size_t at = batch_.size() - lead + axis;
-      own[at] = dims[axis];
-      if (own[at] != 1 && own[at] != batch_[at]) {
+      own_[at] = dims[axis];
+      if (own_[at] != 1 && own_[at] != batch_[at]) {
         return Fail(name, "has leading axes that do not broadcast to the batch"), Batched<T>();
       }
     }
@@ -148,7 +148,7 @@ class Decoder {
       }
       core_size *= dims[axis++];
     }
-    return Batched<T>(static_cast<T*>(buffer.untyped_data()), core_size, BatchLayout(batch_, own));
+    return Batched<T>(static_cast<T*>(buffer.untyped_data()), core_size, BatchLayout(batch_, own_));
   }
 
   const char* op_;
@@ -157,7 +157,7 @@ class Decoder {
   ResultsAre results_;
   std::size_t next_arg_ = 0;
   std::size_t next_ret_ = 0;
-  std::vector<std::int64_t> batch_;
+  std::vector<std::int64_t> batch_, own_;
   std::int64_t n_batch_ = 1;
   xla::ffi::Error error_ = xla::ffi::Error::Success();
 };
