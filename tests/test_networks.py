@@ -77,7 +77,7 @@ def neuron_of(network, trajectory):
 
 
 class TestAgainstOracle:
-    @draws(60)
+    @draws(40)
     @given(graphs())
     def test_values(self, network):
         trajectory = solved(network)
@@ -101,7 +101,7 @@ class TestAgainstOracle:
         known = spiked & (t_ref > 0)
         np.testing.assert_allclose(free_at[known], trajectory.free_at[known], rtol=0, atol=1e-9)
 
-    @draws(30)
+    @draws(25)
     @given(graphs(), st.integers(0, 1000))
     def test_gradients(self, network, seed):
         network = with_full_delays(network)
