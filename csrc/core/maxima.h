@@ -47,8 +47,10 @@ class MaximumTracker {
   const State& before(std::int64_t j) const { return before_[j]; }
 
   // Neuron j has flown freely from x at `begin` to `end`.
-  void Follow(std::int64_t j, const typename Model::Constants& constants, const State& x,
-              double begin, const State& end_state, double end) {
+  void Follow(std::int64_t j, const typename Model::Constants& constants, double threshold,
+              const State& x, double begin, const State& end_state, double end) {
+    // It has spiked, and nothing is higher, whatever rounding makes of a later spike.
+    if (!(v_[j] < threshold)) return;
     if (x.i > x.v && end_state.i < end_state.v &&
         x.v + (end - begin) * Model::Rate(constants, x).v > v_[j]) {
       const double at = Model::TimeOfMaximum(constants, x);

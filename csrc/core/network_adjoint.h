@@ -243,15 +243,15 @@ class NetworkReverse {
   }
 
   // All spikes, releases and maxima down to `low`, where an arrival or a probe is; latest first. A
-  // release comes before the arrivals and probes of the same time, a maximum behind them, and so
-  // does a spike, except for the arrivals that it has caused.
+  // release comes before the arrivals and probes of the same time, and a spike behind them, except
+  // for the arrivals that it has caused. A maximum is behind all, those arrivals included.
   void Visits(const SpikeLog<R>& log, double high, double low, bool at_arrival) {
     n_visits_ = 0;
     for (;;) {
       const double spike = next_spike_ >= 0 ? static_cast<double>(log.time[next_spike_]) : -kNever;
       const double release = n_releases_ > 0 ? releases_[n_releases_ - 1].time : -kNever;
       const double peak = n_peaks_ > 0 ? peaks_[n_peaks_ - 1].time : -kNever;
-      if (peak > -kNever && peak >= low && peak > spike && peak >= release) {
+      if (peak > -kNever && peak >= low && peak >= spike && peak >= release) {
         VisitPeak(peaks_[--n_peaks_], high);
       } else if (spike >= release) {
         const bool caused = at_arrival && spike == low && arrivals_.IsOwn(arrivals_.source()) &&

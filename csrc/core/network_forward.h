@@ -290,7 +290,7 @@ class NetworkForward {
       if (free >= time) continue;  // it stands at its reset
       const State& now = maxima_.before(j);
       const State x = free > now_ ? StateAt(j, now, free) : now;
-      maxima_.Follow(j, constants_[j], x, free,
+      maxima_.Follow(j, constants_[j], p_.threshold(j), x, free,
                      {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, time);
     }
   }

@@ -45,20 +45,18 @@ def trained_parameters(params: LIFParameters, train: Train, numbers: Numbers) ->
     Returns:
         The parameters, those that are not trained as they were.
     """
-    own = train if isinstance(train, Mapping) else {}
+    own = dict(train) if isinstance(train, Mapping) else {}
     gap = jnp.subtract(params.v_th, params.v_reset)
     gap = jnp.where(jnp.isfinite(gap), gap, 1.0)  # neurons without a threshold
-    defaults: dict[str, Parametrisation] = {
+    rules: dict[str, Parametrisation] = {
         "tau_mem": _scaled,
         "tau_syn": _scaled,
         "t_ref": _scaled,
         "v_leak": lambda initial, x: initial + gap * x,
         "v_reset": lambda _, x: params.v_th - gap * jnp.exp(-x),
-    }
+    } | own
     values = {
-        name: own.get(name, defaults[name])(getattr(params, name), numbers[name])
-        for name in train
-        if name in own or name != "v_th"
+        name: rules[name](getattr(params, name), numbers[name]) for name in train if name in rules
     }
     if "v_th" in train and "v_th" not in own:
         values["v_th"] = values.get("v_reset", params.v_reset) + gap * jnp.exp(numbers["v_th"])
