@@ -316,7 +316,7 @@ struct Run {
     Arena arena(block.get());
     NetworkForward<Model, R> sweep(arena, p, populations);
     outcome = CheckNetwork(p);
-    if (outcome.ok()) outcome = sweep.Run(Log(), End());
+    if (outcome.ok()) outcome = sweep.Run(Log(), End(), {});
   }
   SpikeLog<R> Log() {
     return {static_cast<std::int64_t>(time.size()), time.data(), index.data(), nullptr,
@@ -360,10 +360,10 @@ Reverse Gradient(Net<double>& l, const std::vector<double>& c) {
   const Cotangents<double> ct{c.data(), c.data() + kV, c.data() + kI, ct_release.data(), c[kEnd]};
   const Network<double> p = l.Get();
   Arena measure(nullptr);
-  NetworkReverse<Model, double>(measure, p, kCapacity);
+  NetworkReverse<Model, double, false>(measure, p, kCapacity);
   Block block(measure.used());
   Arena arena(block.get());
-  NetworkReverse<Model, double> sweep(arena, p, kCapacity);
+  NetworkReverse<Model, double, false> sweep(arena, p, kCapacity);
   NetworkGradients<double> g{{r.w.data(), r.delays.data()},
                              {r.recurrent.data(), r.recurrent_delays.data()},
                              r.v.data(),
@@ -371,9 +371,11 @@ Reverse Gradient(Net<double>& l, const std::vector<double>& c) {
                              r.release.data(),
                              r.time.data(),
                              r.past.data(),
+                             nullptr,
                              0,
-                             0};
-  sweep.Run(run.Log(), run.End(), run.outcome.status, ct, g);
+                             0,
+                             {}};
+  sweep.Run(run.Log(), run.End(), run.outcome.status, ct, {}, g);
   r.t0 = g.time;
   r.t_max = g.t_max;
   return r;
@@ -495,7 +497,12 @@ Batched<T> All(std::vector<std::remove_const_t<T>>& data, std::int64_t core, std
 
 // A batch through the drivers: everything that comes out, as bytes.
 template <class R>
-std::vector<unsigned char> Drive(std::int64_t n_batch, int n_threads, unsigned shared) {
+std::vector<unsigned char> Drive(std::int64_t n_batch, int n_threads, unsigned shared,
+                                 bool baseline = false) {
+  const auto on_isa = [baseline](const auto& kernel) {
+    if (baseline) return kernel.template operator()<Isa::kBaseline>();
+    return OnBestIsa(kernel);
+  };
   test::Pool pool(n_threads);
   constexpr std::int64_t kRoom = 60;
   std::vector<Net<R>> nets;
@@ -565,7 +572,7 @@ std::vector<unsigned char> Drive(std::int64_t n_batch, int n_threads, unsigned s
   results.count = All<std::int32_t>(count, 1, n_batch, false);
   results.outcome = {All<std::int32_t>(status, 1, n_batch, false),
                      All<R>(detail, 3, n_batch, false)};
-  NetworkLoopForward<R>(network, results, pool);
+  on_isa([&]<Isa isa>() { NetworkLoopForward<isa, R>(network, results, pool); });
   for (const std::int32_t c : count) CHECK(c > 4);
 
   Random random(7);
@@ -576,25 +583,39 @@ std::vector<unsigned char> Drive(std::int64_t n_batch, int n_threads, unsigned s
   };
   std::vector<R> ct_time = noise(kRoom), ct_v = noise(n), ct_i = noise(n), ct_release = noise(n),
                  ct_end = noise(1);
-  const BatchCotangents<R> cotangents{
-      All<const R>(ct_time, kRoom, n_batch, false), All<const R>(ct_v, n, n_batch, false),
-      All<const R>(ct_i, n, n_batch, false), All<const R>(ct_release, n, n_batch, false),
-      All<const R>(ct_end, 1, n_batch, false)};
+  BatchCotangents<R> cotangents;
+  cotangents.event_time = All<const R>(ct_time, kRoom, n_batch, false);
+  cotangents.v = All<const R>(ct_v, n, n_batch, false);
+  cotangents.i = All<const R>(ct_i, n, n_batch, false);
+  cotangents.release = All<const R>(ct_release, n, n_batch, false);
+  cotangents.time = All<const R>(ct_end, 1, n_batch, false);
   std::vector<R> g_w(w.size()), g_d(d.size()), g_rec(rec.size()), g_rd(rd.size()), g_v(size(n)),
       g_i(size(n)), g_release(size(n)), g_t0(size(1)), g_time(size(n_queue)), g_past(size(n_past)),
       g_t_max(size(1));
-  BatchNetworkGradients<R> gradients{All<R>(g_w, n_in * n, n_batch, shared & 1),
-                                     All<R>(g_rec, n * n, n_batch, shared & 4),
-                                     All<R>(g_d, n_in * n, n_batch, shared & 2),
-                                     All<R>(g_rd, n * n, n_batch, shared & 8),
-                                     All<R>(g_v, n, n_batch, false),
-                                     All<R>(g_i, n, n_batch, false),
-                                     All<R>(g_release, n, n_batch, false),
-                                     All<R>(g_t0, 1, n_batch, false),
-                                     All<R>(g_time, n_queue, n_batch, false),
-                                     All<R>(g_past, n_past, n_batch, false),
-                                     All<R>(g_t_max, 1, n_batch, false)};
-  NetworkLoopBackward<R>(network, results, cotangents, gradients, pool);
+  std::vector<R> g_tau_mem(size(1)), g_tau_syn(size(1)), g_v_th(size(n)), g_v_leak(size(n)),
+      g_v_reset(size(n)), g_t_ref(size(n));
+  BatchNetworkGradients<R> gradients;
+  gradients.weights = All<R>(g_w, n_in * n, n_batch, shared & 1);
+  gradients.recurrent = All<R>(g_rec, n * n, n_batch, shared & 4);
+  gradients.delays = All<R>(g_d, n_in * n, n_batch, shared & 2);
+  gradients.recurrent_delays = All<R>(g_rd, n * n, n_batch, shared & 8);
+  gradients.v = All<R>(g_v, n, n_batch, false);
+  gradients.i = All<R>(g_i, n, n_batch, false);
+  gradients.release = All<R>(g_release, n, n_batch, false);
+  gradients.time = All<R>(g_t0, 1, n_batch, false);
+  gradients.input_time = All<R>(g_time, n_queue, n_batch, false);
+  gradients.past_time = All<R>(g_past, n_past, n_batch, false);
+  gradients.t_max = All<R>(g_t_max, 1, n_batch, false);
+  gradients.params = {All<R>(g_tau_mem, 1, n_batch, false),
+                      All<R>(g_tau_syn, 1, n_batch, false),
+                      All<R>(g_v_th, n, n_batch, false),
+                      All<R>(g_v_leak, n, n_batch, false),
+                      All<R>(g_v_reset, n, n_batch, false),
+                      All<R>(g_t_ref, n, n_batch, false),
+                      true};
+  on_isa([&]<Isa isa>() {
+    NetworkLoopBackward<isa, R>(network, results, cotangents, gradients, pool);
+  });
 
   std::vector<unsigned char> bytes;
   const auto keep = [&bytes](const auto&... lists) {
@@ -607,6 +628,7 @@ std::vector<unsigned char> Drive(std::int64_t n_batch, int n_threads, unsigned s
   keep(spike_time, spike_index, current, end_v, end_i, end_release, end_time, end_head, count,
        status, detail);
   keep(g_w, g_d, g_rec, g_rd, g_v, g_i, g_release, g_t0, g_time, g_past, g_t_max);
+  keep(g_tau_mem, g_tau_syn, g_v_th, g_v_leak, g_v_reset, g_t_ref);
   R most = 0;
   for (const auto* g : {&g_w, &g_d, &g_rec, &g_rd, &g_time, &g_past}) {
     for (const R x : *g) most = std::max(most, std::fabs(x));
@@ -616,11 +638,12 @@ std::vector<unsigned char> Drive(std::int64_t n_batch, int n_threads, unsigned s
 }
 
 template <class R>
-void ThreadsGiveTheSameBits() {
+void ThreadsAndInstructionSetsGiveTheSameBits() {
   for (const unsigned shared : {0u, 15u, 5u, 10u}) {
     for (const std::int64_t n_batch : {1, 21}) {
       const auto alone = Drive<R>(n_batch, 1, shared);
       for (const int n_threads : {2, 5}) CHECK(Drive<R>(n_batch, n_threads, shared) == alone);
+      CHECK(Drive<R>(n_batch, 1, shared, true) == alone);
     }
   }
 }
@@ -635,7 +658,7 @@ int main(int argc, char** argv) {
   WindowsContinue();
   BurstsEnd<float>();
   BurstsEnd<double>();
-  ThreadsGiveTheSameBits<float>();
-  ThreadsGiveTheSameBits<double>();
+  ThreadsAndInstructionSetsGiveTheSameBits<float>();
+  ThreadsAndInstructionSetsGiveTheSameBits<double>();
   return test::Report();
 }
