@@ -221,9 +221,9 @@ class TestSilentNeurons:
         np.testing.assert_array_equal(counts.sum(0) > 0, [True, False, False])
         np.testing.assert_array_equal(found[:, 0], 0)
         assert np.all(found[:, 1:] < 0)
-        for _ in range(200):
+        for _ in range(60):
             (value, counts), found = gradient(weights)
-            weights = weights - 0.5 * found
+            weights = weights - 1.5 * found
         assert np.all(counts.sum(0) > 0)
         assert value == 0
         np.testing.assert_array_equal(found, 0)
