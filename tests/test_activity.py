@@ -148,7 +148,7 @@ class TestActivity:
     def test_batches(self):
         """Means over samples; silent is who fires in none of them."""
         params = LIFParameters(1.0, 0.5)
-        weights = jnp.asarray([[4.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
+        weights = jnp.asarray([[6.0, 0.0, 0.0], [0.0, 6.0, 0.0]])
         spikes = Spikes(jnp.asarray([[0.1], [0.2], [0.3]]), jnp.asarray([[0], [1], [0]], jnp.int32))
         result = event_loop(
             params,
@@ -258,7 +258,7 @@ class TestCountLoss:
         def value(time):
             return spike_count_loss(Spikes(time, BATCH.index), slopes, 4, lower=0.9, upper=0.95)
 
-        found = jax.grad(value)(BATCH.time)
+        found = jax.grad(value)(BATCH.time.astype(np.float64))
         excess = {0: 1.0 - 0.95, 1: 2 / 3 - 0.9, 2: 2 / 3 - 0.9}
         expected = np.array(
             [
