@@ -104,8 +104,11 @@ class TestCorrectNetworks:
             seen = jnp.sum(jnp.sin(reading.probes.v)) + jnp.sum(reading.final**2)
             return seen + jnp.sum(jnp.cos(reading.maximum.v)) + reading.integral[0]
 
-        report = check_gradients(apply, parameters, inputs_of(2), loss)
+        # The loss is of order 10, so that its differences are rounded by 1e-15 * 10 / step = 1e-9,
+        # and delays hardly move it, by 1e-3.
+        report = check_gradients(apply, parameters, inputs_of(2), loss, tolerance=1e-5)
         assert report.ok, report
+        assert all(found.checked > 4 for found in report.parameters.values()), report
 
     def test_in_double_precision_whatever_comes_in(self):
         net = layer(3, mean=3.0)
