@@ -114,7 +114,7 @@ class TestErrors:
         graph = two()
         graph.add("out", population(2))
         with pytest.raises(
-            ValueError, match=r"'hidden' -> 'out': delay is .*, expected times >= 0"
+            ValueError, match=r"'hidden' -> 'out': delay is (?s:.*), expected times >= 0"
         ):
             graph.connect("hidden", "out", delay=delay)
 
@@ -649,9 +649,12 @@ class TestLists:
 
     def test_taken_apart_and_merged(self):
         rng = np.random.default_rng(3)
-        spikes = self.draw(rng, 8, 5, 2)._replace(time=jnp.append(jnp.arange(8.0), [jnp.inf] * 2))
+        spikes = self.draw(rng, 8, 5, 2)._replace(
+            time=jnp.append(jnp.arange(8.0), jnp.full(2, jnp.inf))
+        )
         parts = [take_spikes(spikes, 0, 2, 5), take_spikes(spikes, 2, 5, 5)]
-        same_bits(merge_spikes(parts, [2, 3]), spikes)
+        found = merge_spikes(parts, [2, 3])
+        same_bits(jax.tree.map(lambda x: x[:10], found), spikes)
 
     def test_take_moves_gradients_along(self):
         rng = np.random.default_rng(4)
@@ -767,7 +770,9 @@ class TestRecurrentLayer:
     def test_delays(self, kind):
         """Of the layers and of a graph with the same delays; what does not exist has none."""
         delay = Delay(kind, scale=0.3, std=0.5)
-        _, merged, _, _ = self.both(mean=[3.0, 2.0], delay=delay)
+        merged = RecurrentEventPropLIF(
+            self.SIZES, n_spikes=2 * ROOM, t_max=T_MAX, params=PARAMS, mean=[3.0, 2.0], delay=delay
+        )
         _, drawn = merged.init(jax.random.key(2), 2)
         assert set(drawn) == {"weights", "delays"}
         weights, numbers = drawn["weights"], drawn["delays"]

@@ -187,8 +187,9 @@ def _check_array(
             continue
         checked += 1
         size = max(abs(expected), abs(difference), floor * float(np.linalg.norm(direction)))
-        error = abs(expected - difference) / size if size > 0 else 0.0
-        if not error <= worst.error:  # NaN is the worst
+        error = abs(expected - difference) / size if size != 0 else 0.0
+        error = float("inf") if np.isnan(error) else error
+        if error > worst.error:
             worst = CheckedParameter(0, 0, error, where, expected, difference)
     return dataclasses.replace(worst, checked=checked, left_out=left_out)
 

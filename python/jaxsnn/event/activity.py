@@ -145,7 +145,9 @@ def silent_neuron_loss(
     Returns:
         The mean over the neurons, in units of the voltage.
     """
-    distance = jnp.maximum(v_th + margin - maximum, 0)
+    # A neuron that stands at its threshold gets no gradient, not half of it.
+    distance = v_th + margin - maximum
+    distance = jnp.where(distance > 0, distance, 0)
     return jnp.mean(jnp.min(distance.reshape(-1, distance.shape[-1]), axis=0))
 
 

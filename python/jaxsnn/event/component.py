@@ -163,7 +163,7 @@ class Component:
             weights = jnp.concatenate([edge.weights for edge in edges], axis=-2)
             inputs = merge_spikes(heard, [edge.weights.shape[-2] for edge in edges])
         if population is None:
-            if any(views.values()):
+            if any(view is not None and view is not False for view in views.values()):
                 raise ValueError(
                     f"Graph: population {name!r} is no EventPropLIF, as record expects"
                 )

@@ -312,6 +312,6 @@ def _resolve(
         if "delays" not in own:
             raise ValueError(f"Graph: parameters[{_label(edge)!r}] has no delays")
         delays = delays(own["delays"])
-    elif np.ndim(delays):
+    elif isinstance(delays, Array | np.ndarray):
         delays = jnp.asarray(delays, weights.dtype)
     return ResolvedProjection(weights, delays)
