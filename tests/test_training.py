@@ -20,7 +20,7 @@ from jaxsnn.event import (
     serial,
     ttfs_cross_entropy,
 )
-from jaxsnn.event.tasks._yinyang import without_silent_labels
+from jaxsnn.event.tasks._objective import without_silent_labels
 from jaxsnn.event.training import batches_per_epoch, first_spike_objective
 
 T_MAX = 60e-3
