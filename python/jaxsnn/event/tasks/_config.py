@@ -17,6 +17,9 @@ DELAYS = ("none", "axonal", "synaptic")
 TRAINED_NEURONS = ("none", "shared", "per-neuron")
 READOUTS = ("first-spike", "maximum")
 
+N_DIGITS = 10
+DIGITS_TRAIN_SIZE = 1347  # of 1797 samples; the other 450 are the test set
+
 C = TypeVar("C", bound="Options")
 
 
@@ -64,6 +67,7 @@ _not_negative = _number("a number >= 0", lambda x: x >= 0)
 _any = _number("a finite number", lambda _: True)
 _fraction = _number("a number > 0 and <= 1", lambda x: 0 < x <= 1)
 _count = _integer("an integer >= 1", lambda x: x >= 1)
+_size = _integer("an integer >= 0", lambda x: x >= 0)
 _seed = _integer("an integer in [0, 2**32)", lambda x: 0 <= x < 2**32)
 
 
@@ -172,6 +176,38 @@ class Config(Options):
                     f"{flag(name)} is {getattr(self, name)}, expected less than "
                     f"--t-max={self.t_max}"
                 )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DigitsConfig(Options):
+    """What a run of the digits depends on."""
+
+    readout: str = _option(
+        "first-spike",
+        _choice(*READOUTS),
+        "first-spike: spiking outputs, the first to fire names the class; maximum: leaky "
+        "integrators, that of the largest voltage at any time",
+    )
+    t_late: float = _option(
+        20e-3, _positive, "time up to which pixels spike; the brightest do at 0 s", "s"
+    )
+    scale: float = _option(0.2, _positive, "maximum: difference of voltages that counts")
+    validation_size: int = _option(
+        0, _size, "samples of the training set to hold out from training, for choosing options"
+    )
+
+    def __post_init__(self) -> None:
+        if self.validation_size and self.validation_size < N_DIGITS:
+            raise ValueError(
+                f"--validation-size is {self.validation_size}, expected 0 or at least {N_DIGITS}, "
+                "one sample per class"
+            )
+        left = DIGITS_TRAIN_SIZE - self.validation_size
+        if self.batch_size > left:
+            raise ValueError(
+                f"--batch-size is {self.batch_size}, expected at most the {left} samples that "
+                f"--validation-size={self.validation_size} leaves"
+            )
 
 
 def flag(name: str) -> str:

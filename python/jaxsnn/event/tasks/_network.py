@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
+import jax.numpy as jnp
 
 from jaxsnn.base.types import Array, LIFParameters, Spikes
 from jaxsnn.event.component import Recording
@@ -47,7 +47,7 @@ def neuron_options(config: Options, size: int) -> dict[str, Any]:
     """The arguments ``params`` and ``train`` of a layer of ``size`` neurons."""
     constants: dict[str, Any] = {"tau_mem": config.tau_mem, "tau_syn": config.tau_syn, "v_th": 1.0}
     if config.train_neurons == "per-neuron":
-        constants = {name: np.full(size, x, config.dtype) for name, x in constants.items()}
+        constants = {name: jnp.full(size, x, config.dtype) for name, x in constants.items()}
     train = () if config.train_neurons == "none" else TRAINED
     return {"params": LIFParameters(**constants), "train": train}
 
