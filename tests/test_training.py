@@ -20,7 +20,7 @@ from jaxsnn.event import (
     serial,
     ttfs_cross_entropy,
 )
-from jaxsnn.event.tasks._yinyang import without_silent_labels
+from jaxsnn.event.tasks._objective import without_silent_labels
 from jaxsnn.event.training import batches_per_epoch, first_spike_objective
 
 T_MAX = 60e-3
@@ -166,6 +166,24 @@ def test_non_finite_values_stop_training(bad, said):
     batch = int(np.argwhere(np.asarray(order) == wrong)[0, 0]) // 8 + 1
     with pytest.raises(FloatingPointError, match=rf"{said} in epoch 1, batch {batch} of 5"):
         run(network(), train=train, loss=bad)
+
+
+def test_non_finite_gradients_may_be_counted_instead():
+    train = examples()
+    train = train._replace(labels=(train.labels % 2).at[7].set(2))
+    optax = pytest.importorskip("optax")
+    epochs = run(
+        network(),
+        train=train,
+        loss=poisoned_gradient,
+        optimizer=optax.sgd(1e-3),
+        skip_non_finite=True,
+    )
+    assert [epoch.non_finite for epoch in epochs] == [1, 1, 1]
+    assert curve(epochs)[-1] != curve(epochs)[0]
+    assert all(np.isfinite(weights).all() for weights in epochs[-1].weights)
+    with pytest.raises(FloatingPointError, match="the loss is nan in epoch 1"):
+        run(network(), train=train, loss=poisoned(jnp.nan), skip_non_finite=True)
 
 
 def test_non_finite_held_out_loss_stops_training():

@@ -82,6 +82,7 @@ class Epoch(NamedTuple):
         held_out: metrics of each held-out set after the epoch, under its name.
         seconds: wall time of the epoch and its evaluation, compilation included.
         compile_seconds: how much of this was compilation; 0 after the first epoch.
+        non_finite: number of batches that were skipped because their gradient was not finite.
     """
 
     number: int
@@ -90,6 +91,7 @@ class Epoch(NamedTuple):
     held_out: dict[str, Metrics]
     seconds: float
     compile_seconds: float
+    non_finite: int = 0
 
 
 def require_optax() -> Any:
@@ -286,6 +288,7 @@ def fit(
     epochs: int,
     key: Array,
     held_out: Mapping[str, Examples] | None = None,
+    skip_non_finite: bool = False,
 ) -> Iterator[Epoch]:
     """Trains, and yields after every epoch.
 
@@ -302,6 +305,8 @@ def fit(
         epochs: how often to go through the samples.
         key: for the order of the samples; epoch ``e`` uses ``jax.random.fold_in(key, e)``.
         held_out: sets to evaluate after every epoch, by name.
+        skip_non_finite: count the batches whose gradient is not finite, see `Epoch`, instead of
+            raising. They change nothing either way.
 
     Yields:
         One `Epoch` after another.
@@ -322,7 +327,7 @@ def fit(
     for number in range(1, epochs + 1):
         weights, state, batches = run(weights, state, train, jax.random.fold_in(key, number))
         batches = {name: np.asarray(value) for name, value in batches.items()}
-        _check_batches(batches, number)
+        _check_batches(batches, number, skip_non_finite)
         results = {
             name: _metrics(*evaluators[name](weights, examples))
             for name, examples in held_out.items()
@@ -335,6 +340,7 @@ def fit(
             results,
             time.perf_counter() - start,
             compile_seconds,
+            int(np.sum(~batches["finite"])),
         )
         start, compile_seconds = time.perf_counter(), 0.0
 
@@ -365,9 +371,9 @@ def _metrics(loss: Any, accuracy: Any, spikes: Any) -> Metrics:
     return Metrics(float(loss), float(accuracy), tuple(np.asarray(spikes).tolist()))
 
 
-def _check_batches(batches: Mapping[str, np.ndarray], epoch: int) -> None:
+def _check_batches(batches: Mapping[str, np.ndarray], epoch: int, skip_non_finite: bool) -> None:
     """Raises for the first batch of an epoch with a loss or gradient that is not finite."""
-    wrong = ~(np.isfinite(batches["loss"]) & batches["finite"])
+    wrong = ~(np.isfinite(batches["loss"]) & (batches["finite"] | skip_non_finite))
     if not wrong.any():
         return
     first = int(np.argmax(wrong))

@@ -1,12 +1,12 @@
-"""The options of the Yin-Yang programs: one table for defaults, checks, help and config.json."""
+"""The options of the programs: one table for defaults, checks, help and config.json."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 _METAVARS = {"s": "SECONDS"}
 
@@ -14,6 +14,13 @@ LOSSES = ("ttfs", "mse", "target_time")
 DTYPES = ("float32", "float64")
 FORMS = ("layered", "recurrent")
 DELAYS = ("none", "axonal", "synaptic")
+TRAINED_NEURONS = ("none", "shared", "per-neuron")
+READOUTS = ("first-spike", "maximum")
+
+N_DIGITS = 10
+DIGITS_TRAIN_SIZE = 1347  # of 1797 samples; the other 450 are the test set
+
+C = TypeVar("C", bound="Options")
 
 
 def _number(expected: str, valid: Callable[[float], bool]) -> Callable[[str], float]:
@@ -60,6 +67,7 @@ _not_negative = _number("a number >= 0", lambda x: x >= 0)
 _any = _number("a finite number", lambda _: True)
 _fraction = _number("a number > 0 and <= 1", lambda x: 0 < x <= 1)
 _count = _integer("an integer >= 1", lambda x: x >= 1)
+_size = _integer("an integer >= 0", lambda x: x >= 0)
 _seed = _integer("an integer in [0, 2**32)", lambda x: 0 <= x < 2**32)
 
 
@@ -68,17 +76,18 @@ def _option(default: Any, parse: Callable[[str], Any], text: str, unit: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
-    """What a run depends on. Times are in seconds, weights in units of the threshold."""
+class Options:
+    """What runs of all programs depend on; times are in seconds, weights in units of the threshold.
+
+    Programs add fields of their own and have other defaults.
+    """
 
     hidden: int = _option(200, _count, "neurons of the hidden layer")
     tau_mem: float = _option(20e-3, _positive, "membrane time constant", "s")
     tau_syn: float = _option(5e-3, _positive, "synaptic time constant", "s")
-    t_late: float = _option(30e-3, _positive, "input time of the value 1; 0 arrives at 0 s", "s")
     bias_time: float | None = _option(
         0.0, _or_none(_not_negative), "time of the bias spike, 'none' for no bias", "s"
     )
-    duplication: int = _option(1, _count, "copies of every input, each with weights of its own")
     t_max: float = _option(60e-3, _positive, "how long a sample is simulated", "s")
     hidden_mean: float = _option(1.5, _any, "mean initial weight onto the hidden layer")
     hidden_std: float = _option(0.78, _not_negative, "its standard deviation")
@@ -90,6 +99,38 @@ class Config:
         "room for spikes of the whole hidden layer per sample; a sample with more is an error",
     )
     output_spikes: int = _option(800, _count, "the same for the output layer")
+    tau0: float = _option(0.5e-3, _positive, "ttfs: scale of differences in time", "s")
+    tau1: float = _option(6.4e-3, _positive, "ttfs: time constant of the cost of lateness", "s")
+    alpha: float = _option(0.003, _not_negative, "ttfs: weight of the cost of lateness")
+    epochs: int = _option(30, _count, "how often to go through the training samples")
+    batch_size: int = _option(32, _count, "samples per update")
+    learning_rate: float = _option(5e-3, _positive, "step size of Adam in the first epoch")
+    lr_decay: float = _option(0.9, _fraction, "factor on the learning rate after every epoch")
+    seed: int = _option(0, _seed, "seed of the initial weights and of the order of samples")
+    dtype: str = _option("float32", _choice(*DTYPES), f"precision: {', '.join(DTYPES)}")
+    train_neurons: str = _option(
+        "none",
+        _choice(*TRAINED_NEURONS),
+        "train the time constants and the threshold of both layers too: none, shared for one of "
+        "each per layer, or per-neuron",
+    )
+    neuron_learning_rate: float = _option(
+        3e-3, _positive, "the learning rate of these, as a fraction of their value"
+    )
+    silent_repair: float = _option(
+        0.0,
+        _not_negative,
+        "weight of an additional loss, the mean distance of hidden neurons that are silent in the "
+        "whole batch from their threshold; not an exact gradient",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """What a Yin-Yang run depends on."""
+
+    t_late: float = _option(30e-3, _positive, "input time of the value 1; 0 arrives at 0 s", "s")
+    duplication: int = _option(1, _count, "copies of every input, each with weights of its own")
     form: str = _option(
         "layered",
         _choice(*FORMS),
@@ -106,9 +147,6 @@ class Config:
         0.25, _not_negative, "standard deviation of the initial delays' logits, their mean is 0"
     )
     loss: str = _option("ttfs", _choice(*LOSSES), f"loss: {', '.join(LOSSES)}")
-    tau0: float = _option(0.5e-3, _positive, "ttfs: scale of differences in time", "s")
-    tau1: float = _option(6.4e-3, _positive, "ttfs: time constant of the cost of lateness", "s")
-    alpha: float = _option(0.003, _not_negative, "ttfs: weight of the cost of lateness")
     t_correct: float = _option(
         15e-3, _positive, "mse, target_time: when the label's neuron should fire first", "s"
     )
@@ -116,19 +154,15 @@ class Config:
         25e-3, _positive, "mse, target_time: when the other neurons should fire first", "s"
     )
     tau: float = _option(5e-3, _positive, "mse, target_time: unit of the distances", "s")
-    epochs: int = _option(30, _count, "how often to go through the training samples")
-    batch_size: int = _option(32, _count, "samples per update")
-    learning_rate: float = _option(5e-3, _positive, "step size of Adam in the first epoch")
-    delay_learning_rate: float = _option(3e-3, _positive, "the same for the logits of the delays")
-    lr_decay: float = _option(0.9, _fraction, "factor on the learning rate after every epoch")
-    seed: int = _option(0, _seed, "seed of the initial weights and of the order of samples")
+    delay_learning_rate: float = _option(
+        3e-3, _positive, "learning rate of the logits of the delays"
+    )
     train_size: int = _option(5000, _count, "training samples")
     train_seed: int = _option(42, _seed, "seed of the training samples")
     validation_size: int = _option(1000, _count, "validation samples")
     validation_seed: int = _option(41, _seed, "seed of the validation samples")
     test_size: int = _option(1000, _count, "test samples")
     test_seed: int = _option(40, _seed, "seed of the test samples")
-    dtype: str = _option("float32", _choice(*DTYPES), f"precision: {', '.join(DTYPES)}")
 
     def __post_init__(self) -> None:
         if self.batch_size > self.train_size:
@@ -144,14 +178,46 @@ class Config:
                 )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DigitsConfig(Options):
+    """What a run of the digits depends on."""
+
+    readout: str = _option(
+        "first-spike",
+        _choice(*READOUTS),
+        "first-spike: spiking outputs, the first to fire names the class; maximum: leaky "
+        "integrators, that of the largest voltage at any time",
+    )
+    t_late: float = _option(
+        20e-3, _positive, "time up to which pixels spike; the brightest do at 0 s", "s"
+    )
+    scale: float = _option(0.2, _positive, "maximum: difference of voltages that counts")
+    validation_size: int = _option(
+        0, _size, "samples of the training set to hold out from training, for choosing options"
+    )
+
+    def __post_init__(self) -> None:
+        if self.validation_size and self.validation_size < N_DIGITS:
+            raise ValueError(
+                f"--validation-size is {self.validation_size}, expected 0 or at least {N_DIGITS}, "
+                "one sample per class"
+            )
+        left = DIGITS_TRAIN_SIZE - self.validation_size
+        if self.batch_size > left:
+            raise ValueError(
+                f"--batch-size is {self.batch_size}, expected at most the {left} samples that "
+                f"--validation-size={self.validation_size} leaves"
+            )
+
+
 def flag(name: str) -> str:
-    """The command-line option of a field of `Config`."""
+    """The command-line option of a field."""
     return "--" + name.replace("_", "-")
 
 
-def add_options(parser: argparse.ArgumentParser, defaults: Config) -> None:
-    """Adds one option per field of `Config`, with its default and unit in the help."""
-    for field in dataclasses.fields(Config):
+def add_options(parser: argparse.ArgumentParser, defaults: Options) -> None:
+    """Adds one option per field of the defaults, with its default and unit in the help."""
+    for field in dataclasses.fields(defaults):
         default = getattr(defaults, field.name)
         shown = " ".join(filter(None, (str(default).lower(), field.metadata["unit"])))
         parser.add_argument(
@@ -163,11 +229,14 @@ def add_options(parser: argparse.ArgumentParser, defaults: Config) -> None:
         )
 
 
-def read_config(options: argparse.Namespace) -> Config:
+def read_config(options: argparse.Namespace, kind: type[C]) -> C:
     """The configuration from parsed options.
+
+    Args:
+        options: with an attribute for every field.
+        kind: of the configuration.
 
     Raises:
         ValueError: options contradict each other.
     """
-    names: Sequence[str] = [field.name for field in dataclasses.fields(Config)]
-    return Config(**{name: getattr(options, name) for name in names})
+    return kind(**{field.name: getattr(options, field.name) for field in dataclasses.fields(kind)})

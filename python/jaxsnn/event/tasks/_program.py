@@ -1,35 +1,68 @@
-"""The command line around a Yin-Yang run: options, progress, files, errors, Ctrl-C."""
+"""The command line around a run: options, progress, files, errors, Ctrl-C."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
+from jaxsnn.base.types import Array
 from jaxsnn.event.population import Layer
-from jaxsnn.event.tasks._config import Config, add_options, flag, read_config
+from jaxsnn.event.tasks._config import Options, add_options, flag, read_config
+from jaxsnn.event.tasks._health import Health, describe
+from jaxsnn.event.tasks._network import Parameters, TaskNetwork
+from jaxsnn.event.tasks._objective import with_silent_repair
 from jaxsnn.event.tasks._results import Results
-from jaxsnn.event.tasks._yinyang import initialise, make_network, train
-from jaxsnn.event.training import Epoch, require_optax
+from jaxsnn.event.training import (
+    Epoch,
+    Examples,
+    Objective,
+    adam,
+    batches_per_epoch,
+    fit,
+    require_optax,
+)
 
 _log = logging.getLogger(__name__)
 
 _INTERRUPTED = 130  # what shells report for SIGINT
 
+# The option with the learning rate of each kind of parameters.
+_RATES = {
+    "weights": "learning_rate",
+    "delays": "delay_learning_rate",
+    "neurons": "neuron_learning_rate",
+}
+
+
+class Task(NamedTuple):
+    """What a program trains, as functions of its options.
+
+    Attributes:
+        make_network: the network.
+        load: the samples to train on, and held-out sets by name, ``test`` among them.
+        make_objective: the objective of the outputs of all layers.
+    """
+
+    make_network: Callable[[Any], TaskNetwork]
+    load: Callable[[Any], tuple[Examples, dict[str, Examples]]]
+    make_objective: Callable[[Any], Objective]
+
 
 def run_program(
     program: str,
     description: str,
-    factory: Callable[..., Layer],
-    defaults: Config,
+    task: Task,
+    defaults: Options,
     arguments: Sequence[str] | None,
 ) -> int:
     """Runs a program.
@@ -37,7 +70,7 @@ def run_program(
     Args:
         program: its module, as after ``python -m``.
         description: its help text.
-        factory: layer factory, see `make_network`.
+        task: what it trains.
         defaults: of the options.
         arguments: the command line, None for that of the process.
 
@@ -50,12 +83,12 @@ def run_program(
         level=options.log_level.upper(), format=f"{parser.prog}: %(levelname)s: %(message)s"
     )
     try:
-        config = read_config(options)
+        config = read_config(options, type(defaults))
     except ValueError as error:
         parser.error(str(error))
     try:
         with jax.enable_x64(config.dtype == "float64"):
-            return _run(program, config, factory, options.out)
+            return _run(program, config, task, options.out, options.health)
     except (ValueError, ArithmeticError, ImportError, OSError, jax.errors.JaxRuntimeError) as error:
         _log.debug("what led to the error", exc_info=True)
         print(f"{parser.prog}: error: {_explain(error, config)}", file=sys.stderr)
@@ -65,7 +98,7 @@ def run_program(
         return _INTERRUPTED
 
 
-def _parser(program: str, description: str, defaults: Config) -> argparse.ArgumentParser:
+def _parser(program: str, description: str, defaults: Options) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {program}",
         description=description,
@@ -81,6 +114,14 @@ def _parser(program: str, description: str, defaults: Config) -> argparse.Argume
         "every epoch (default: none, nothing is written)",
     )
     parser.add_argument(
+        "--health",
+        action="store_true",
+        help="after every epoch, print and save per spiking layer, on the validation set or else "
+        "the test set: the smallest slope of the voltage at a spike, grazing spikes, silent "
+        "neurons, spikes dropped and created since the epoch before; batches whose gradient is "
+        "not finite are left out and counted, instead of ending the run",
+    )
+    parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
         default="warning",
@@ -89,24 +130,48 @@ def _parser(program: str, description: str, defaults: Config) -> argparse.Argume
     return parser
 
 
-def _run(program: str, config: Config, factory: Callable[..., Layer], out: Path | None) -> int:
+def _run(program: str, config: Options, task: Task, out: Path | None, with_health: bool) -> int:
     require_optax()
     tqdm, redirect_log = _require_tqdm()
-    network = make_network(config, factory)
-    weights, key = initialise(config, network)
-    results = Results(out, program, config, weights)
+    network = task.make_network(config)
+    weights_key, order_key = jax.random.split(jax.random.key(config.seed))
+    parameters = network.init(weights_key)
+    train, held_out = task.load(config)
+    results = Results(out, program, config, network, parameters)
     _log.info("%s", config)
 
     seconds = compile_seconds = 0.0
-    epoch = None
+    epoch = health = None
     try:
         with (
             _ctrl_c_between_epochs() as check,
             redirect_log(),
             tqdm(total=config.epochs, unit="epoch", file=sys.stderr) as bar,
         ):
-            for epoch in train(config, network, weights, key):
-                results.add(epoch)
+            if with_health:
+                name = "validation" if "validation" in held_out else "test"
+                health = Health(network, name, held_out[name])
+                bar.write(f"start, {name}: {describe(health.after(parameters))}")
+            epochs = _train(
+                config,
+                network,
+                task.make_objective(config),
+                parameters,
+                train,
+                held_out,
+                order_key,
+                skip_non_finite=with_health,
+            )
+            for epoch in epochs:
+                facts = None
+                if health is not None:
+                    facts = health.after(epoch.weights)
+                    facts["non_finite_gradients"] = epoch.non_finite
+                    bar.write(
+                        f"epoch {epoch.number}, {facts['samples']}: {describe(facts)}; "
+                        f"{epoch.non_finite} batches with a gradient that is not finite"
+                    )
+                results.add(epoch, facts)
                 seconds += epoch.seconds
                 compile_seconds += epoch.compile_seconds
                 bar.set_postfix(_postfix(epoch), refresh=False)
@@ -126,6 +191,45 @@ def _run(program: str, config: Config, factory: Callable[..., Layer], out: Path 
         f"training took {seconds:.1f} s, of which compilation {compile_seconds:.1f} s"
     )
     return 0
+
+
+def _train(
+    config: Options,
+    network: TaskNetwork,
+    objective: Objective,
+    parameters: Parameters,
+    train: Examples,
+    held_out: dict[str, Examples],
+    key: Array,
+    *,
+    skip_non_finite: bool,
+) -> Iterator[Epoch]:
+    """Trains as configured; yields and errors as of `jaxsnn.event.training.fit`."""
+    optax = require_optax()
+    steps = batches_per_epoch(len(train.labels), config.batch_size)
+    optimizer = optax.multi_transform(
+        {
+            kind: adam(getattr(config, _RATES[kind]), decay=config.lr_decay, steps_per_epoch=steps)
+            for kind in parameters
+        },
+        {kind: kind for kind in parameters},
+    )
+    apply = network.apply
+    if config.silent_repair > 0:
+        apply = functools.partial(network.record, maxima=True)
+        objective = with_silent_repair(objective, config.silent_repair)
+    return fit(
+        Layer(network.init, apply),
+        objective,
+        optimizer,
+        parameters,
+        train,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        key=key,
+        held_out=held_out,
+        skip_non_finite=skip_non_finite,
+    )
 
 
 @contextlib.contextmanager
@@ -177,7 +281,7 @@ def _postfix(epoch: Epoch) -> dict[str, str]:
     }
 
 
-def _explain(error: Exception, config: Config) -> str:
+def _explain(error: Exception, config: Options) -> str:
     """The message of an error, with the option to change where the library cannot know it."""
     message = str(error)
     # The runtime puts a code in front of the library's own words, and advice behind them.

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,8 +15,8 @@ import jax
 import numpy as np
 
 import jaxsnn
-from jaxsnn.event.tasks._config import Config
-from jaxsnn.event.tasks._yinyang import LAYERS, Parameters, saved_arrays
+from jaxsnn.event.tasks._config import Options
+from jaxsnn.event.tasks._network import Parameters, TaskNetwork
 from jaxsnn.event.training import Epoch, Metrics
 
 
@@ -30,12 +30,20 @@ class Results:
         folder: made if missing; files of an earlier run are replaced. None writes nothing.
         program: name of the program, for config.json.
         config: the configuration.
-        parameters: initial weights and delays, as of `make_network`.
+        network: what is trained.
+        parameters: its initial parameters.
     """
 
-    def __init__(self, folder: Path | None, program: str, config: Config, parameters: Parameters):
+    def __init__(
+        self,
+        folder: Path | None,
+        program: str,
+        config: Options,
+        network: TaskNetwork,
+        parameters: Parameters,
+    ) -> None:
         self._folder = folder
-        self._config = config
+        self._network = network
         self._epochs: list[dict[str, Any]] = []
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -51,13 +59,19 @@ class Results:
         """Epochs written so far."""
         return len(self._epochs)
 
-    def add(self, epoch: Epoch) -> None:
-        """Writes the metrics of all epochs so far and the newest weights."""
+    def add(self, epoch: Epoch, health: Mapping[str, Any] | None = None) -> None:
+        """Writes the metrics of all epochs so far and the newest weights.
+
+        Args:
+            epoch: the newest epoch.
+            health: what there is to say of its network, for metrics.json.
+        """
         self._epochs.append(
             {
                 "epoch": epoch.number,
-                "train": _metrics(epoch.train),
-                **{name: _metrics(metrics) for name, metrics in epoch.held_out.items()},
+                "train": self._metrics(epoch.train),
+                **{name: self._metrics(metrics) for name, metrics in epoch.held_out.items()},
+                **({} if health is None else {"health": health}),
                 "seconds": epoch.seconds,
                 "compile_seconds": epoch.compile_seconds,
             }
@@ -66,10 +80,17 @@ class Results:
 
     def _write(self, parameters: Parameters) -> None:
         arrays: dict[str, Any] = {
-            name: np.asarray(x) for name, x in saved_arrays(self._config, parameters).items()
+            name: np.asarray(x) for name, x in self._network.arrays(parameters).items()
         }
         self._replace("weights.npz", lambda file: np.savez(file, **arrays))
         self._write_json("metrics.json", {"epochs": self._epochs})
+
+    def _metrics(self, metrics: Metrics) -> dict[str, Any]:
+        return {
+            "loss": metrics.loss,
+            "accuracy": metrics.accuracy,
+            "spikes_per_sample": dict(zip(self._network.spiking, metrics.spikes, strict=True)),
+        }
 
     def _write_json(self, name: str, content: Any) -> None:
         text = json.dumps(content, indent=1, allow_nan=False) + "\n"
@@ -94,11 +115,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _metrics(metrics: Metrics) -> dict[str, Any]:
-    return {
-        "loss": metrics.loss,
-        "accuracy": metrics.accuracy,
-        "spikes_per_sample": dict(zip(LAYERS, metrics.spikes, strict=True)),
-    }

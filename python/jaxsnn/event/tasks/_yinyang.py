@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,30 +13,30 @@ from jaxsnn.base.types import Array, LIFParameters, Spikes
 from jaxsnn.dataset import yinyang
 from jaxsnn.event.delay import Delay, DelayKind
 from jaxsnn.event.encode import latency_encode, target_times
-from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF, RecurrentEventPropLIF
-from jaxsnn.event.loss import mse_loss, target_time_loss, ttfs_cross_entropy
+from jaxsnn.event.leaky_integrate_and_fire import (
+    EventPropLIF,
+    RecurrentEventPropLIF,
+    RecurrentWeights,
+)
+from jaxsnn.event.loss import mse_loss, target_time_loss
 from jaxsnn.event.population import Layer
 from jaxsnn.event.spikes import take_spikes
 from jaxsnn.event.tasks._config import Config, flag
-from jaxsnn.event.topology import Graph, Source
-from jaxsnn.event.training import (
-    Epoch,
-    Examples,
-    Loss,
-    adam,
-    batches_per_epoch,
-    first_spike_objective,
-    fit,
-    require_optax,
+from jaxsnn.event.tasks._network import (
+    Parameters,
+    TaskNetwork,
+    TwoLayers,
+    named_arrays,
+    spiking_layer,
 )
+from jaxsnn.event.tasks._objective import ttfs_loss
+from jaxsnn.event.tasks._program import Task
+from jaxsnn.event.training import Examples, Loss, Objective, first_spike_objective
 
 N_CLASSES = 3
-LAYERS = ("hidden", "output")
-
-Parameters = dict[str, Any]
 
 
-def load(config: Config, seed: int, size: int) -> Examples:
+def samples(config: Config, seed: int, size: int) -> Examples:
     """Encoded samples.
 
     Args:
@@ -47,9 +47,9 @@ def load(config: Config, seed: int, size: int) -> Examples:
     Returns:
         Spikes ``[size, n_inputs]`` with times in seconds, and labels ``[size]``.
     """
-    samples, labels = yinyang(seed, size)
+    values, labels = yinyang(seed, size)
     spikes = latency_encode(
-        samples.astype(config.dtype),
+        values.astype(config.dtype),
         t_late=config.t_late,
         bias_time=config.bias_time,
         duplication=config.duplication,
@@ -58,7 +58,15 @@ def load(config: Config, seed: int, size: int) -> Examples:
     return Examples(spikes, jnp.asarray(labels, jnp.int32))
 
 
-def make_network(config: Config, factory: Callable[..., Layer]) -> Layer:
+def load(config: Config) -> tuple[Examples, dict[str, Examples]]:
+    """The samples to train on, and the held-out sets ``validation`` and ``test``."""
+    return samples(config, config.train_seed, config.train_size), {
+        "validation": samples(config, config.validation_seed, config.validation_size),
+        "test": samples(config, config.test_seed, config.test_size),
+    }
+
+
+def make_network(config: Config, factory: Callable[..., Layer]) -> TaskNetwork:
     """Two layers in a row.
 
     Args:
@@ -66,26 +74,31 @@ def make_network(config: Config, factory: Callable[..., Layer]) -> Layer:
         factory: `EventPropLIF` or `LIF`, which take the same arguments.
 
     Returns:
-        A layer whose ``apply`` gives the spikes of both layers. Its parameters are a dictionary of
-        ``"weights"``, one array per layer or `RecurrentWeights`, and with delays their logits,
-        ``"delays"``, likewise.
+        The network.
 
     Raises:
-        ValueError: a form or delays that only `EventPropLIF` can have.
+        ValueError: options that only `EventPropLIF`, or only separate layers, can have.
     """
     if factory is not EventPropLIF:
-        for name, default in (("form", "layered"), ("delays", "none")):
-            if getattr(config, name) != default:
-                raise ValueError(
-                    f"{flag(name)} is {getattr(config, name)}, expected {default} with analytical "
-                    "gradients"
-                )
-    return {"layered": _layered, "recurrent": _recurrent}[config.form](config, factory)
+        analytical = {"form": "layered", "delays": "none", "train_neurons": "none"}
+        _check(config, "with analytical gradients", analytical | {"silent_repair": 0.0})
+    if config.form == "recurrent":
+        _check(config, "with --form=recurrent", {"train_neurons": "none", "silent_repair": 0.0})
+        return _recurrent(config)
+    network = _layered(config, factory)
+    recorded = network if factory is EventPropLIF else _layered(config, EventPropLIF)
+    return TaskNetwork(network.init, network.apply, recorded.record, network.arrays)
 
 
-def _common(config: Config) -> dict[str, Any]:
-    params = LIFParameters(tau_mem=config.tau_mem, tau_syn=config.tau_syn)
-    return {"t_max": config.t_max, "params": params}
+def _check(config: Config, where: str, only: dict[str, Any]) -> None:
+    """Raises for a field that differs from the only value that it can have."""
+    for name, value in only.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"{flag(name)} is {getattr(config, name)}, expected {value} {where}")
+
+
+def _n_inputs(config: Config) -> int:
+    return (4 + (config.bias_time is not None)) * config.duplication
 
 
 def _delay(config: Config) -> Delay | None:
@@ -95,55 +108,33 @@ def _delay(config: Config) -> Delay | None:
     return Delay(kind, config.delay_max, std=config.delay_std, transform=jax.nn.sigmoid)
 
 
-def _layered(config: Config, factory: Callable[..., Layer]) -> Layer:
-    graph = Graph()
-    graph.add("input", Source())
-    source = "input"
-    for name, size, n_spikes, mean, std in (
-        ("hidden", config.hidden, config.hidden_spikes, config.hidden_mean, config.hidden_std),
-        ("output", N_CLASSES, config.output_spikes, config.output_mean, config.output_std),
-    ):
-        layer = factory(
-            size, n_spikes=n_spikes, mean=mean, std=std, name=f"{name} layer", **_common(config)
-        )
-        graph.add(name, layer)
-        graph.connect(source, name, delay=_delay(config) or 0.0)
-        source = name
-    network = graph.build()
-    edges = ("input->hidden", "hidden->output")
-
-    def init(key: Array, n_inputs: int) -> tuple[int, Parameters]:
-        _, parameters = network.init(key, n_inputs)
-        kinds = parameters[edges[0]]
-        return N_CLASSES, {kind: [parameters[edge][kind] for edge in edges] for kind in kinds}
-
-    def apply(parameters: Parameters, spikes: Spikes) -> list[Spikes]:
-        by_edge = {
-            edge: {kind: entries[number] for kind, entries in parameters.items()}
-            for number, edge in enumerate(edges)
-        }
-        return list(network.apply(by_edge, spikes).values())
-
-    return Layer(init, apply)
+def _layered(config: Config, factory: Callable[..., Layer]) -> TwoLayers:
+    return TwoLayers(
+        _n_inputs(config),
+        spiking_layer(factory, config, "hidden", config.hidden),
+        spiking_layer(factory, config, "output", N_CLASSES),
+        _delay(config),
+    )
 
 
-def _recurrent(config: Config, factory: Callable[..., Layer]) -> Layer:
-    del factory  # there is but one
+def _recurrent(config: Config) -> TaskNetwork:
     population = RecurrentEventPropLIF(
         (config.hidden, N_CLASSES),
         n_spikes=config.hidden_spikes + config.output_spikes,
+        t_max=config.t_max,
+        params=LIFParameters(tau_mem=config.tau_mem, tau_syn=config.tau_syn),
         mean=(config.hidden_mean, config.output_mean),
         std=(config.hidden_std, config.output_std),
         delay=_delay(config),
         name="recurrent population",
-        **_common(config),
     )
     ends = (0, config.hidden, config.hidden + N_CLASSES)
     rooms = (config.hidden_spikes, config.output_spikes)
+    layered = _layered(config, EventPropLIF)
 
-    def init(key: Array, n_inputs: int) -> tuple[int, Parameters]:
-        _, weights = population.init(key, n_inputs)
-        return N_CLASSES, weights if isinstance(weights, dict) else {"weights": weights}
+    def init(key: Array) -> Parameters:
+        _, weights = population.init(key, _n_inputs(config))
+        return weights if isinstance(weights, dict) else {"weights": weights}
 
     def apply(parameters: Parameters, spikes: Spikes) -> list[Spikes]:
         weights = parameters if "delays" in parameters else parameters["weights"]
@@ -151,40 +142,30 @@ def _recurrent(config: Config, factory: Callable[..., Layer]) -> Layer:
         spans = itertools.pairwise(ends)
         return [take_spikes(spikes, *span, n) for span, n in zip(spans, rooms, strict=True)]
 
-    return Layer(init, apply)
+    def record(parameters: Parameters, spikes: Spikes, *, maxima: bool = False):
+        separate = {kind: _blocks(values, config.hidden) for kind, values in parameters.items()}
+        return layered.record(separate, spikes, maxima=maxima)
+
+    def arrays(parameters: Parameters) -> dict[str, Array]:
+        return named_arrays(RecurrentWeights._fields, parameters, _delay(config))
+
+    return TaskNetwork(init, apply, record, arrays)
 
 
-def saved_arrays(config: Config, parameters: Parameters) -> dict[str, Array]:
-    """What ``weights.npz`` holds: weights, and delays in seconds, under the names of `parts`."""
-    delay = _delay(config)
-    arrays = dict(zip(parts(config), parameters["weights"], strict=True))
-    if delay is not None:
-        logits = zip(parts(config), parameters["delays"], strict=True)
-        arrays |= {f"{part}_delays": delay(values) for part, values in logits}
-    return arrays
+def _blocks(values: RecurrentWeights, hidden: int) -> list[Array]:
+    """What leads to the hidden layer, and from there to the output layer, of both matrices.
 
-
-def parts(config: Config) -> tuple[str, str]:
-    """What the two matrices of weights lead to."""
-    return LAYERS if config.form == "layered" else ("input", "recurrent")
+    Delays of a source each are no matrices: all of its connections share one.
+    """
+    if jnp.ndim(values.input) == 1:
+        return [values.input, values.recurrent[:hidden]]
+    return [values.input[:, :hidden], values.recurrent[:hidden, hidden:]]
 
 
 def make_loss(config: Config) -> Loss:
     """The configured loss of first-spike times ``[n_samples, 3]`` and labels ``[n_samples]``."""
     if config.loss == "ttfs":
-
-        def ttfs(times: Array, labels: Array) -> Array:
-            return ttfs_cross_entropy(
-                without_silent_labels(times, labels, config.t_max),
-                labels,
-                tau0=config.tau0,
-                tau1=config.tau1,
-                alpha=config.alpha,
-                t_max=config.t_max,
-            )
-
-        return ttfs
-
+        return ttfs_loss(config)
     distance = {"mse": mse_loss, "target_time": target_time_loss}[config.loss]
 
     def to_targets(times: Array, labels: Array) -> Array:
@@ -200,60 +181,11 @@ def make_loss(config: Config) -> Loss:
     return to_targets
 
 
-def without_silent_labels(times: Array, labels: Array, t_max: float) -> Array:
-    """Times without gradient in samples whose label's neuron is silent.
-
-    Such a sample could only delay the other neurons, which does not make the missing spike appear:
-    one output after the other falls silent and the network does not recover. Wunderlich and Pehle
-    leave these samples out as well.
-
-    Args:
-        times: ``[n_samples, n_outputs]`` first-spike times, s.
-        labels: ``[n_samples]``.
-        t_max: end of the window, s.
-
-    Returns:
-        The same times.
-    """
-    own = jnp.take_along_axis(times, labels[:, None], axis=-1)
-    return jnp.where(own < t_max, times, jax.lax.stop_gradient(times))
+def make_objective(config: Config) -> Objective:
+    """The configured loss; the output neuron that fires first names the class."""
+    return first_spike_objective(make_loss(config), N_CLASSES)
 
 
-def initialise(config: Config, network: Layer) -> tuple[Parameters, Array]:
-    """Initial parameters, and the key for the order of the samples."""
-    weights_key, order_key = jax.random.split(jax.random.key(config.seed))
-    n_features = 4 + (config.bias_time is not None)
-    _, weights = network.init(weights_key, n_features * config.duplication)
-    return weights, order_key
-
-
-def train(config: Config, network: Layer, parameters: Parameters, key: Array) -> Iterator[Epoch]:
-    """Trains on the configured data; errors as of `jaxsnn.event.training.fit`.
-
-    Yields:
-        One epoch after another, with held-out sets ``validation`` and ``test``.
-    """
-    optax = require_optax()
-    steps = batches_per_epoch(config.train_size, config.batch_size)
-    rates = {"weights": config.learning_rate, "delays": config.delay_learning_rate}
-    optimizer = optax.multi_transform(
-        {
-            kind: adam(rate, decay=config.lr_decay, steps_per_epoch=steps)
-            for kind, rate in rates.items()
-        },
-        {kind: kind for kind in parameters},
-    )
-    yield from fit(
-        network,
-        first_spike_objective(make_loss(config), N_CLASSES),
-        optimizer,
-        parameters,
-        load(config, config.train_seed, config.train_size),
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        key=key,
-        held_out={
-            "validation": load(config, config.validation_seed, config.validation_size),
-            "test": load(config, config.test_seed, config.test_size),
-        },
-    )
+def yinyang_task(factory: Callable[..., Layer]) -> Task:
+    """Yin-Yang with layers of one kind, see `make_network`."""
+    return Task(lambda config: make_network(config, factory), load, make_objective)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from jaxsnn.event.leaky_integrate_and_fire import LIF
 from jaxsnn.event.tasks._config import Config
 from jaxsnn.event.tasks._program import run_program
+from jaxsnn.event.tasks._yinyang import yinyang_task
 
 DEFAULTS = Config(
     hidden=50,
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     name = "jaxsnn.event.tasks.yinyang_analytical"
-    return run_program(name, __doc__ or "", LIF, DEFAULTS, arguments)
+    return run_program(name, __doc__ or "", yinyang_task(LIF), DEFAULTS, arguments)
 
 
 if __name__ == "__main__":

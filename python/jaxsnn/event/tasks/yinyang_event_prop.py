@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF
 from jaxsnn.event.tasks._config import Config
 from jaxsnn.event.tasks._program import run_program
+from jaxsnn.event.tasks._yinyang import yinyang_task
 
 DEFAULTS = Config()
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     name = "jaxsnn.event.tasks.yinyang_event_prop"
-    return run_program(name, __doc__ or "", EventPropLIF, DEFAULTS, arguments)
+    return run_program(name, __doc__ or "", yinyang_task(EventPropLIF), DEFAULTS, arguments)
 
 
 if __name__ == "__main__":
