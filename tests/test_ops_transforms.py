@@ -426,22 +426,6 @@ class TestWhatCannotBeDifferentiated:
             with pytest.raises(NotImplementedError, match="reverse-mode derivative only"):
                 jax.jvp(op, (v,), (v,))
 
-    @pytest.mark.parametrize("op", OPS)
-    @pytest.mark.parametrize("name", ["tau_mem", "tau_syn", "v_th", "v_leak", "v_reset", "t_ref"])
-    def test_parameters(self, op, name):
-        a = draw(31)
-        values = {
-            field: getattr(a["params"], field)
-            for field in ("tau_mem", "tau_syn", "v_th", "v_leak", "v_reset", "t_ref")
-        }
-
-        def loss(value):
-            return scalar(op, a | {"params": LIFParameters(**(values | {name: value}))})
-
-        with pytest.raises(NotImplementedError, match=rf"gradient with respect to params\.{name}"):
-            jax.grad(loss)(values[name])
-        assert loss(jax.lax.stop_gradient(values[name])) == loss(values[name])
-
 
 class TestBatchesOfAllSizes:
     """The reverse sweep is cut by examples or by neurons: the cut shows in no gradient."""
