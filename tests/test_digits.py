@@ -83,6 +83,22 @@ def test_black_pixels_are_silent_and_the_bias_is_not(bias_time):
         assert jnp.isinf(spikes.time[row, count:]).all()
 
 
+def test_dropout_leaves_out_pixels_and_keeps_the_bias():
+    _, held_out = digits.load(DigitsConfig())
+    spikes = held_out["test"].spikes
+    augment = digits.make_augment(DigitsConfig(dropout=0.3))
+    kept = augment(jax.random.key(0), spikes)
+    assert jnp.all(jnp.diff(jnp.where(kept.index < 0, 1.0, kept.time)) >= 0)
+    assert jnp.array_equal(kept.index < 0, jnp.isinf(kept.time))
+    assert jnp.all(jnp.sum(kept.index == 64, 1) == 1)
+    before, after = (np.sum((s.index >= 0) & (s.index < 64)) for s in (spikes, kept))
+    assert after / before == pytest.approx(0.7, abs=0.02)
+    all_times = [
+        dict(zip(*map(np.ravel, (s.index[3], s.time[3])), strict=True)) for s in (spikes, kept)
+    ]
+    assert all_times[1].items() <= all_times[0].items()
+
+
 # ---- the program ------------------------------------------------------------------------------
 
 

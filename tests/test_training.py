@@ -186,6 +186,17 @@ def test_non_finite_gradients_may_be_counted_instead():
         run(network(), train=train, loss=poisoned(jnp.nan), skip_non_finite=True)
 
 
+def test_augmented_samples_are_for_training_alone():
+    def silence(key, spikes):
+        gone = jax.random.bernoulli(key, 1.0, spikes.time.shape)
+        return Spikes(jnp.where(gone, jnp.inf, spikes.time), jnp.where(gone, -1, spikes.index))
+
+    held_out = {"test": examples()}
+    epoch = run(network(), epochs=1, augment=silence, held_out=held_out)[0]
+    assert epoch.train.spikes == (0, 0)
+    assert epoch.held_out["test"].spikes[0] > 0
+
+
 def test_non_finite_held_out_loss_stops_training():
     train = examples()
     train = train._replace(labels=train.labels % 2)

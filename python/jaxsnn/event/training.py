@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import optax
 
 __all__ = [
+    "Augment",
     "Epoch",
     "Examples",
     "Judgement",
@@ -148,6 +149,9 @@ class Judgement(NamedTuple):
     correct: Bool[Array, " n_samples"]
 
 
+#: From a key and input spikes ``[n_samples, n_spikes]`` to such as the network is to learn from.
+Augment = Callable[[Array, Spikes], Spikes]
+
 #: From what a network recorded, layer by layer, and the labels ``[n_samples]``.
 Objective = Callable[[Any, Array], Judgement]
 
@@ -224,6 +228,7 @@ def training_epoch(
     objective: Objective,
     optimizer: optax.GradientTransformation,
     batch_size: int,
+    augment: Augment | None = None,
 ) -> jax.stages.Wrapped:
     """Makes the function that trains for one epoch.
 
@@ -233,6 +238,7 @@ def training_epoch(
         optimizer: an optax optimizer.
         batch_size: samples per update. What is left over after the last full batch of a random
             order waits for the next epoch's.
+        augment: changes the input spikes of every batch at random, e.g. drops some.
 
     Returns:
         A jitted ``f(weights, optimizer_state, examples, key) -> (weights, optimizer_state,
@@ -252,9 +258,12 @@ def training_epoch(
         n_batches = batches_per_epoch(n_samples, batch_size)
         order = jax.random.permutation(key, n_samples)[: n_batches * batch_size]
 
-        def update(carry, rows):
+        def update(carry, drawn):
             weights, optimizer_state = carry
+            rows, batch_key = drawn
             batch = jax.tree.map(lambda x: x[rows], examples)
+            if augment is not None:
+                batch = batch._replace(spikes=augment(batch_key, batch.spikes))
             (value, (accuracy, spikes)), gradient = jax.value_and_grad(mean_loss, has_aux=True)(
                 weights, batch
             )
@@ -269,8 +278,10 @@ def training_epoch(
             facts = {"loss": value, "accuracy": accuracy, "spikes": spikes, "finite": finite}
             return carry, facts
 
+        rows = order.reshape(n_batches, batch_size)
+        batch_keys = jax.random.split(jax.random.fold_in(key, 0), n_batches)
         (weights, optimizer_state), batches = jax.lax.scan(
-            update, (weights, optimizer_state), order.reshape(n_batches, batch_size)
+            update, (weights, optimizer_state), (rows, batch_keys)
         )
         return weights, optimizer_state, batches
 
@@ -289,6 +300,7 @@ def fit(
     key: Array,
     held_out: Mapping[str, Examples] | None = None,
     skip_non_finite: bool = False,
+    augment: Augment | None = None,
 ) -> Iterator[Epoch]:
     """Trains, and yields after every epoch.
 
@@ -307,6 +319,7 @@ def fit(
         held_out: sets to evaluate after every epoch, by name.
         skip_non_finite: count the batches whose gradient is not finite, see `Epoch`, instead of
             raising. They change nothing either way.
+        augment: as in `training_epoch`. The metrics of training are those of what it gives.
 
     Yields:
         One `Epoch` after another.
@@ -319,7 +332,7 @@ def fit(
     start = time.perf_counter()
     held_out = dict(held_out or {})
     state = optimizer.init(weights)
-    run = training_epoch(network, objective, optimizer, batch_size)
+    run = training_epoch(network, objective, optimizer, batch_size, augment)
     run = run.lower(weights, state, train, key).compile()
     evaluators = _compiled(evaluation(network, objective), weights, held_out)
     compile_seconds = time.perf_counter() - start

@@ -66,6 +66,7 @@ _positive = _number("a number > 0", lambda x: x > 0)
 _not_negative = _number("a number >= 0", lambda x: x >= 0)
 _any = _number("a finite number", lambda _: True)
 _fraction = _number("a number > 0 and <= 1", lambda x: 0 < x <= 1)
+_probability = _number("a number >= 0 and < 1", lambda x: 0 <= x < 1)
 _count = _integer("an integer >= 1", lambda x: x >= 1)
 _size = _integer("an integer >= 0", lambda x: x >= 0)
 _seed = _integer("an integer in [0, 2**32)", lambda x: 0 <= x < 2**32)
@@ -192,6 +193,9 @@ class DigitsConfig(Options):
         20e-3, _positive, "time up to which pixels spike; the brightest do at 0 s", "s"
     )
     scale: float = _option(0.2, _positive, "maximum: difference of voltages that counts")
+    dropout: float = _option(
+        0.15, _probability, "probability that a pixel sends no spike in training"
+    )
     validation_size: int = _option(
         0, _size, "samples of the training set to hold out from training, for choosing options"
     )

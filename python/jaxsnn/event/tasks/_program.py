@@ -23,6 +23,7 @@ from jaxsnn.event.tasks._network import Parameters, TaskNetwork
 from jaxsnn.event.tasks._objective import with_silent_repair
 from jaxsnn.event.tasks._results import Results
 from jaxsnn.event.training import (
+    Augment,
     Epoch,
     Examples,
     Objective,
@@ -51,11 +52,13 @@ class Task(NamedTuple):
         make_network: the network.
         load: the samples to train on, and held-out sets by name, ``test`` among them.
         make_objective: the objective of the outputs of all layers.
+        make_augment: how to change the samples at random in training; None leaves them.
     """
 
     make_network: Callable[[Any], TaskNetwork]
     load: Callable[[Any], tuple[Examples, dict[str, Examples]]]
     make_objective: Callable[[Any], Objective]
+    make_augment: Callable[[Any], Augment | None] = lambda _: None
 
 
 def run_program(
@@ -154,8 +157,8 @@ def _run(program: str, config: Options, task: Task, out: Path | None, with_healt
                 bar.write(f"start, {name}: {describe(health.after(parameters))}")
             epochs = _train(
                 config,
+                task,
                 network,
-                task.make_objective(config),
                 parameters,
                 train,
                 held_out,
@@ -195,8 +198,8 @@ def _run(program: str, config: Options, task: Task, out: Path | None, with_healt
 
 def _train(
     config: Options,
+    task: Task,
     network: TaskNetwork,
-    objective: Objective,
     parameters: Parameters,
     train: Examples,
     held_out: dict[str, Examples],
@@ -214,7 +217,7 @@ def _train(
         },
         {kind: kind for kind in parameters},
     )
-    apply = network.apply
+    apply, objective = network.apply, task.make_objective(config)
     if config.silent_repair > 0:
         apply = functools.partial(network.record, maxima=True)
         objective = with_silent_repair(objective, config.silent_repair)
@@ -229,6 +232,7 @@ def _train(
         key=key,
         held_out=held_out,
         skip_non_finite=skip_non_finite,
+        augment=task.make_augment(config),
     )
 
 

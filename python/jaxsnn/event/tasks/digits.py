@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,9 +23,30 @@ from jaxsnn.event.tasks._config import DIGITS_TRAIN_SIZE, N_DIGITS, DigitsConfig
 from jaxsnn.event.tasks._network import TaskNetwork, TwoLayers, neuron_options, spiking_layer
 from jaxsnn.event.tasks._objective import ttfs_loss
 from jaxsnn.event.tasks._program import Task, run_program
-from jaxsnn.event.training import Examples, Objective, first_spike_objective, voltage_objective
+from jaxsnn.event.training import (
+    Augment,
+    Examples,
+    Objective,
+    first_spike_objective,
+    voltage_objective,
+)
 
-DEFAULTS = DigitsConfig()
+DEFAULTS = DigitsConfig(
+    readout="maximum",
+    tau_syn=10e-3,
+    t_max=40e-3,
+    hidden_mean=0.25,
+    hidden_std=0.2,
+    output_mean=0.0,
+    output_std=0.3,
+    hidden_spikes=4000,
+    output_spikes=2000,
+    epochs=200,
+    batch_size=16,
+    learning_rate=3e-3,
+    lr_decay=0.985,
+    tau0=1e-3,
+)
 
 N_PIXELS = 64
 _BRIGHTEST = 16
@@ -83,8 +105,24 @@ def encode(config: DigitsConfig, images: np.ndarray) -> Spikes:
     )
     bias = np.zeros((len(images), _n_inputs(config) - N_PIXELS), bool)
     black = np.take_along_axis(np.concatenate((images == 0, bias), 1), np.asarray(spikes.index), 1)
-    heard = Spikes(jnp.where(black, jnp.inf, spikes.time), jnp.where(black, -1, spikes.index))
-    return merge_spikes([heard], [_n_inputs(config)])
+    return _without(spikes, jnp.asarray(black))
+
+
+def _without(spikes: Spikes, dropped: Array) -> Spikes:
+    """The other spikes, with padding at the end."""
+    time = jnp.where(dropped, jnp.inf, spikes.time)
+    index = jnp.where(dropped, -1, spikes.index)
+    return merge_spikes([Spikes(time, index)], [spikes.time.shape[-1]])
+
+
+def make_augment(config: DigitsConfig) -> Augment:
+    """Drops spikes of pixels at random; that of the bias stays."""
+
+    def augment(key: Array, spikes: Spikes) -> Spikes:
+        dropped = jax.random.bernoulli(key, config.dropout, spikes.index.shape)
+        return _without(spikes, dropped & (spikes.index < N_PIXELS))
+
+    return augment
 
 
 def _n_inputs(config: DigitsConfig) -> int:
@@ -140,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status.
     """
     name = "jaxsnn.event.tasks.digits"
-    task = Task(make_network, load, make_objective)
+    task = Task(make_network, load, make_objective, make_augment)
     return run_program(name, __doc__ or "", task, DEFAULTS, arguments)
 
 
