@@ -117,7 +117,7 @@ def recurrent_yinyang_step(hidden: int, batch: int) -> Step:
     graph.connect("input", "hidden")
     graph.connect("hidden", "output")
     graph.connect("hidden", "hidden", init=lambda key, n, m: 0.1 * jax.random.normal(key, (n, m)))
-    init, apply = graph.build()
+    init, apply, _ = graph.build()
     _, parameters = init(jax.random.key(1))
     data = yinyang(42, batch)
     spikes = latency_encode(data.samples.astype(np.float32), t_late=2 * tau, bias_time=0.0)
