@@ -106,7 +106,7 @@ def test_dropout_leaves_out_pixels_and_keeps_the_bias():
 def test_program_leaves_its_results(readout, tmp_path, capsys):
     options = [
         *(*SMALL, f"--readout={readout}", "--seed=3", "--health"),
-        *("--silent-repair=0.5", "--train-neurons=per-neuron"),
+        *("--silent-repair=0.5", "--train-neurons=per-neuron", "--output-mean=2"),
     ]
     assert digits.main([*options, f"--out={tmp_path}"]) == 0
     metrics, weights = read(tmp_path)

@@ -15,7 +15,7 @@ from jaxsnn.event.tasks._config import Config, flag
 
 PROGRAMS = {"yinyang_event_prop": yinyang_event_prop, "yinyang_analytical": yinyang_analytical}
 SMALL = [
-    *("--hidden=10", "--output-mean=4", "--hidden-spikes=30", "--output-spikes=90"),
+    *("--hidden=10", "--output-mean=4", "--hidden-spikes=60", "--output-spikes=90"),
     *("--epochs=2", "--batch-size=20"),
     *("--train-size=60", "--validation-size=20", "--test-size=20"),
 ]
@@ -53,7 +53,7 @@ def test_program_leaves_its_results(program, tmp_path):
             assert set(epoch[part]["spikes_per_sample"]) == {"hidden", "output"}
     with np.load(tmp_path / "new" / "run" / "weights.npz") as weights:
         assert {name: w.shape for name, w in weights.items()} == {
-            "hidden": (5, 10),
+            "hidden": (4, 10),
             "output": (10, 3),
         }
         assert all(np.isfinite(w).all() and w.dtype == np.float32 for w in weights.values())
@@ -87,10 +87,10 @@ def test_float64_stays_inside_the_program(tmp_path):
 
 @pytest.mark.parametrize("loss", ["mse", "target_time"])
 def test_other_losses_and_inputs(loss, tmp_path):
-    options = [f"--loss={loss}", "--duplication=2", "--bias-time=none", f"--out={tmp_path}"]
+    options = [f"--loss={loss}", "--duplication=2", "--bias-time=0", f"--out={tmp_path}"]
     assert yinyang_event_prop.main([*SMALL, *options]) == 0
     with np.load(tmp_path / "weights.npz") as weights:
-        assert weights["hidden"].shape == (8, 10)
+        assert weights["hidden"].shape == (10, 10)
 
 
 def interrupt(program, folder, when):

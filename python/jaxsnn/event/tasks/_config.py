@@ -149,12 +149,12 @@ class Config(Options):
     )
     loss: str = _option("ttfs", _choice(*LOSSES), f"loss: {', '.join(LOSSES)}")
     t_correct: float = _option(
-        15e-3, _positive, "mse, target_time: when the label's neuron should fire first", "s"
+        22e-3, _positive, "mse, target_time: when the label's neuron should fire first", "s"
     )
     t_wrong: float = _option(
-        25e-3, _positive, "mse, target_time: when the other neurons should fire first", "s"
+        28e-3, _positive, "mse, target_time: when the other neurons should fire first", "s"
     )
-    tau: float = _option(5e-3, _positive, "mse, target_time: unit of the distances", "s")
+    tau: float = _option(20e-3, _positive, "mse, target_time: unit of the distances", "s")
     delay_learning_rate: float = _option(
         3e-3, _positive, "learning rate of the logits of the delays"
     )

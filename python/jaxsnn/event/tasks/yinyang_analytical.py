@@ -19,7 +19,10 @@ from jaxsnn.event.tasks._yinyang import yinyang_task
 
 DEFAULTS = Config(
     hidden=50,
-    output_mean=2.0,
+    bias_time=None,
+    hidden_mean=2.5,
+    hidden_std=1.2,
+    output_mean=1.2,
     output_std=0.3,
     hidden_spikes=100,
     output_spikes=100,
