@@ -101,8 +101,8 @@ struct CubaLif {
   }
 
   // All are convolutions of two or three exponentials. With the slower rate s, the gap g and
-  // x = g t, those of three are t^2 e^{-s t} times (x - 1 + e^{-x}) / x^2 where the slower one comes
-  // twice, and (1 - (1 + x) e^{-x}) / x^2 where the faster one does.
+  // x = g t, those of three are t^2 e^{-s t} times (x - 1 + e^{-x}) / x^2 where the slower one
+  // comes twice, and (1 - (1 + x) e^{-x}) / x^2 where the faster one does.
   JAXSNN_HD static MemoryStep<double> Remember(const Constants& c, const Propagator<double>& p,
                                                double dt) {
     const double x = c.gap * dt;
@@ -110,10 +110,10 @@ struct CubaLif {
     const bool mem_slower = c.rate_mem < c.rate_syn;
     // Below 1/2 by the series of the first, 1/2! - x/3! + x^2/4! - ..., and by that both add up to
     // (1 - e^{-x}) / x.
-    constexpr double kSeries[] = {1.0 / 2,        -1.0 / 6,        1.0 / 24,       -1.0 / 120,
-                                  1.0 / 720,      -1.0 / 5040,     1.0 / 40320,    -1.0 / 362880,
-                                  1.0 / 3628800,  -1.0 / 39916800, 1.0 / 479001600,
-                                  -1.0 / 6227020800, 1.0 / 87178291200};
+    constexpr double kSeries[] = {
+        1.0 / 2,         -1.0 / 6,          1.0 / 24,         -1.0 / 120,    1.0 / 720,
+        -1.0 / 5040,     1.0 / 40320,       -1.0 / 362880,    1.0 / 3628800, -1.0 / 39916800,
+        1.0 / 479001600, -1.0 / 6227020800, 1.0 / 87178291200};
     double series = 0;
     for (int n = 12; n >= 0; --n) series = kSeries[n] + x * series;
     const double inverse = x > 0 ? 1 / x : 0;
