@@ -193,8 +193,12 @@ class DigitsConfig(Options):
         20e-3, _positive, "time up to which pixels spike; the brightest do at 0 s", "s"
     )
     scale: float = _option(0.2, _positive, "maximum: difference of voltages that counts")
+    integrator_mean: float = _option(
+        0.0, _any, "maximum: mean initial weight onto the integrators, which are the output layer"
+    )
+    integrator_std: float = _option(0.3, _not_negative, "maximum: its standard deviation")
     dropout: float = _option(
-        0.15, _probability, "probability that a pixel sends no spike in training"
+        0.1, _probability, "probability that a pixel sends no spike in training"
     )
     validation_size: int = _option(
         0, _size, "samples of the training set to hold out from training, for choosing options"

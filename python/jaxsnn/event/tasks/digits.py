@@ -1,6 +1,16 @@
 """Trains a network with one hidden layer on images of digits with EventProp gradients.
 
-DOC
+The images are the 8x8 digits of scikit-learn (extra jaxsnn[digits]). Every pixel spikes once, the
+earlier the brighter; black pixels are silent. 450 of the 1797 samples, the same for all seeds and
+with the same part of every class, are the test set.
+
+The defaults train 200 hidden neurons for 120 epochs. Mean test accuracy of the seeds 0, 1, 2:
+
+  --readout first-spike           97.3 %   the output neuron that fires first names the class
+  --readout maximum               97.6 %   the leaky integrator with the largest voltage does
+  multilayer perceptron, 200      97.8 %   scikit-learn's MLPClassifier on the same samples
+
+docs/digits.md has the runs and their commands. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -32,19 +42,17 @@ from jaxsnn.event.training import (
 )
 
 DEFAULTS = DigitsConfig(
-    readout="maximum",
     tau_syn=10e-3,
     t_max=40e-3,
     hidden_mean=0.25,
     hidden_std=0.2,
-    output_mean=0.0,
-    output_std=0.3,
+    output_mean=0.25,
     hidden_spikes=4000,
     output_spikes=2000,
-    epochs=200,
+    epochs=120,
     batch_size=16,
-    learning_rate=3e-3,
-    lr_decay=0.985,
+    learning_rate=1e-2,
+    lr_decay=0.97,
     tau0=1e-3,
 )
 
@@ -148,8 +156,8 @@ def _integrators(config: DigitsConfig) -> Layer:
         N_DIGITS,
         t_max=config.t_max,
         **{name: getattr(options["params"], name) for name in constants},
-        mean=config.output_mean,
-        std=config.output_std,
+        mean=config.integrator_mean,
+        std=config.integrator_std,
         maximum=True,
         train=[name for name in options["train"] if name in constants],
         name="output layer",
