@@ -1,8 +1,9 @@
 // The queue of arrivals in a network with delays.
 //
-// A spike reaches its targets one delay after the other: with equal delays all at once, else in
-// runs of targets. For every spike that is under way the queue holds a single cursor, the run that
-// is next, in a heap. It takes memory in proportion to the spikes and not to the synapses.
+// Spikes over a projection with a single delay arrive in the order in which they were emitted, and
+// wait in a line. Elsewhere a spike reaches its targets one delay after the other, in runs of
+// targets: for every such spike that is under way a heap holds a single cursor, the run that is
+// next. The queue takes memory in proportion to the spikes and not to the synapses.
 //
 // Arrivals at equal times come in the order of their sources: past spikes of the neurons, inputs,
 // spikes of the neurons in this window, each in the order in which they were emitted. A spike that
@@ -49,14 +50,17 @@ class ArrivalQueue {
     own_index_ = own_index;
     until_ = until;
     size_ = 0;
+    past_ = Line(p_.recurrent, 0, first_input_);
+    input_ = Line(p_.input, first_input_, first_own_);
+    own_ = Line(p_.recurrent, first_own_, first_own_ + n_own);
     for (std::int64_t e = 0; e < first_input_ + p_.queue.head; ++e) {
-      if (static_cast<double>(TimeOf(e)) < kNever) Load(e, p_.time);
+      const bool waits = e < first_input_ ? past_.waits : input_.waits;
+      if (!waits && static_cast<double>(TimeOf(e)) < kNever) Load(e, p_.time);
     }
-    if constexpr (kForward) {
-      next_input_ = first_input_ + p_.queue.head;
-    } else {
-      next_input_ = first_input_ + p_.CountInputs(until) - 1;
-      next_own_ = first_own_ + n_own - 1;
+    next_input_ =
+        kForward ? first_input_ + p_.queue.head : first_input_ + p_.CountInputs(until) - 1;
+    next_own_ = first_own_ + n_own - 1;
+    if constexpr (!kForward) {
       longest_input_ = p_.input.LongestDelay();
       longest_own_ = p_.recurrent.LongestDelay();
     }
@@ -65,21 +69,34 @@ class ArrivalQueue {
 
   // A spike of this window was emitted.
   void Emit(std::int64_t spike) {
-    Load(first_own_ + spike, -kNever);
-    Refill();
+    if (!own_.waits) {
+      Load(first_own_ + spike, -kNever);
+      return Refill();
+    }
+    own_.end = first_own_ + spike + 1;
+    if (own_.head.source != kNoIndex) return;
+    own_.next = own_.end - 1;
+    Advance(own_);
+    FindTop();
   }
 
-  bool empty() const { return size_ == 0; }
+  bool empty() const { return top_.source == kNoIndex; }
   // Of the next arrival; kNever where there is none.
-  double time() const { return empty() ? kNever : static_cast<double>(heap_[0].time); }
-  std::int64_t source() const { return heap_[0].source; }
+  double time() const { return static_cast<double>(top_.time); }
+  std::int64_t source() const { return top_.source; }
 
   // Takes the next arrival out of the queue.
   Arrival<R> Pop() {
+    Arrival<R> arrival{top_.time, top_.source, top_.position, top_.position + 1};
+    for (Waiting* line : {&past_, &input_, &own_}) {
+      if (line->head.source != top_.source) continue;
+      Advance(*line);
+      FindTop();
+      return arrival;
+    }
     const Cursor top = heap_[0];
     std::pop_heap(heap_, heap_ + size_, After);
     --size_;
-    Arrival<R> arrival{top.time, top.source, top.position, top.position + 1};
     const Projection<R>& projection = ProjectionOf(top.source);
     if (projection.per_target()) {
       const R emitted = TimeOf(top.source);
@@ -118,6 +135,19 @@ class ArrivalQueue {
     R time;
     std::int32_t source;
     std::int64_t position;
+  };
+
+  static constexpr Cursor kNone{static_cast<R>(kNever), kNoIndex, 0};
+
+  // Spikes, begin <= source < end, that arrive in the order in which they were emitted, and the
+  // first of them.
+  struct Waiting {
+    bool waits = false;  // else they are in the heap
+    R delay = 0;
+    std::int64_t begin = 0;
+    std::int64_t end = 0;
+    std::int64_t next = 0;
+    Cursor head = kNone;
   };
 
   // The order of std's heaps, whose top is the last one.
@@ -169,23 +199,62 @@ class ArrivalQueue {
     std::push_heap(heap_, heap_ + size_, After);
   }
 
+  // Lines up spikes over a projection with a single delay.
+  Waiting Line(const Projection<R>& projection, std::int64_t begin, std::int64_t end) const {
+    Waiting line;
+    line.waits = projection.n_delays() == 1 && projection.n_sources > 0;
+    if (!line.waits) return line;
+    line.delay = *projection.delays;
+    line.begin = begin;
+    line.end = end;
+    line.next = kForward ? begin : end - 1;
+    Advance(line);
+    return line;
+  }
+
+  // The next in a line becomes its head.
+  void Advance(Waiting& line) const {
+    line.head = kNone;
+    while (kForward ? line.next < line.end : line.next >= line.begin) {
+      const std::int64_t source = kForward ? line.next++ : line.next--;
+      const R time = ArrivalTime(TimeOf(source), line.delay);
+      const double at = static_cast<double>(time);
+      const bool begun = at > AfterOf(source), ended = !(at <= until_ && at < kNever);
+      if (begun && !ended) {
+        line.head = {time, static_cast<std::int32_t>(source), 0};
+        return;
+      }
+      // What follows in the line is later still; backwards, earlier still.
+      if (kForward ? ended : !begun) return;
+    }
+  }
+
   // Loads every spike that may arrive before the top of the heap.
   void Refill() {
     if constexpr (kForward) {
-      while (next_input_ < first_own_) {
+      while (!input_.waits && next_input_ < first_own_) {
         const double emitted = static_cast<double>(TimeOf(next_input_));
-        if (emitted > until_ || (!empty() && emitted > time())) return;
+        if (emitted > until_ || (size_ > 0 && emitted > static_cast<double>(heap_[0].time))) break;
         Load(next_input_++, -kNever);
       }
     } else {
-      Unwind(next_input_, first_input_ + p_.queue.head, longest_input_);
-      Unwind(next_own_, first_own_, longest_own_);
+      if (!input_.waits) Unwind(next_input_, first_input_ + p_.queue.head, longest_input_);
+      if (!own_.waits) Unwind(next_own_, first_own_, longest_own_);
     }
+    FindTop();
   }
   void Unwind(std::int64_t& next, std::int64_t first, R longest) {
     for (; next >= first; --next) {
-      if (!empty() && static_cast<double>(ArrivalTime(TimeOf(next), longest)) < time()) return;
+      if (size_ > 0 && ArrivalTime(TimeOf(next), longest) < heap_[0].time) return;
       Load(next, -kNever);
+    }
+  }
+
+  void FindTop() {
+    top_ = size_ > 0 ? heap_[0] : kNone;
+    for (const Waiting* line : {&past_, &input_, &own_}) {
+      if (line->head.source == kNoIndex) continue;
+      if (top_.source == kNoIndex || After(top_, line->head)) top_ = line->head;
     }
   }
 
@@ -201,6 +270,8 @@ class ArrivalQueue {
   std::int64_t next_own_ = 0;
   R longest_input_ = 0;
   R longest_own_ = 0;
+  Waiting past_, input_, own_;
+  Cursor top_ = kNone;
 };
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

@@ -13,7 +13,15 @@
 
 namespace jaxsnn::inline JAXSNN_ISA {
 
-// The free solution over a time step, shared by all or one for each neuron.
+// Lanes have room for a multiple of this many neurons, so that loops over them have no remainder.
+inline constexpr std::int64_t kLaneBlock = 16;
+
+JAXSNN_INLINE constexpr std::int64_t PaddedLanes(std::int64_t n) {
+  return (n + kLaneBlock - 1) & -kLaneBlock;
+}
+
+// The free solution over a time step, shared by all or one for each neuron; n a multiple of the
+// block.
 template <class R, bool kUniform>
 void FlowLanes(const PropagatorLanes<R>& p, std::int64_t n, R* JAXSNN_RESTRICT v,
                R* JAXSNN_RESTRICT i) {
@@ -21,6 +29,7 @@ void FlowLanes(const PropagatorLanes<R>& p, std::int64_t n, R* JAXSNN_RESTRICT v
   const R* JAXSNN_RESTRICT vi = p.v_from_i;
   const R* JAXSNN_RESTRICT ii = p.i_from_i;
   const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0];
+  n &= -kLaneBlock;
   for (std::int64_t j = 0; j < n; ++j) {
     v[j] = (kUniform ? vv0 : vv[j]) * v[j] + (kUniform ? vi0 : vi[j]) * i[j];
     i[j] = (kUniform ? ii0 : ii[j]) * i[j];
@@ -35,6 +44,7 @@ void AdjointFlowLanes(const PropagatorLanes<R>& p, std::int64_t n, R* JAXSNN_RES
   const R* JAXSNN_RESTRICT vi = p.v_from_i;
   const R* JAXSNN_RESTRICT ii = p.i_from_i;
   const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0];
+  n &= -kLaneBlock;
   for (std::int64_t j = 0; j < n; ++j) {
     i[j] = (kUniform ? vi0 : vi[j]) * v[j] + (kUniform ? ii0 : ii[j]) * i[j];
     v[j] = (kUniform ? vv0 : vv[j]) * v[j];
@@ -46,16 +56,26 @@ void AddLanes(std::int64_t n, const R* JAXSNN_RESTRICT values, R* JAXSNN_RESTRIC
   for (std::int64_t j = 0; j < n; ++j) sum[j] += values[j];
 }
 
-// For every neuron a time from now before which it cannot cross its threshold. Returns the
-// shortest. kTonic: where a threshold may lie below rest.
+// The neuron that may cross its threshold first, and a time from now before which none can.
+template <class R>
+struct Soonest {
+  R time;
+  std::int64_t neuron;
+};
+
+// For every neuron a time from now before which it cannot cross its threshold, and the soonest; n a
+// multiple of the block. kTonic: where a threshold may lie below rest.
 template <class R, bool kTonic>
-R BoundCrossings(std::int64_t n, const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
-                 const R* JAXSNN_RESTRICT threshold, const R* JAXSNN_RESTRICT tau_mem,
-                 R* JAXSNN_RESTRICT wait) {
+Soonest<R> BoundCrossings(std::int64_t n, const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
+                          const R* JAXSNN_RESTRICT threshold, const R* JAXSNN_RESTRICT tau_mem,
+                          R* JAXSNN_RESTRICT wait) {
   constexpr R kNone = std::numeric_limits<R>::infinity();
   constexpr R kRounding = 1 - 16 * std::numeric_limits<R>::epsilon();
-  // Numbers >= 0 have the order of their bits, whose minimum vectorises.
-  Mask<R> soonest = std::bit_cast<Mask<R>>(kNone);
+  // Numbers >= 0 have the order of their bits, whose minimum vectorises. The last bits give way to
+  // those of the neuron's number, which makes the time a little shorter.
+  constexpr Mask<R> kNumber = (Mask<R>(1) << 12) - 1;
+  Mask<R> soonest = std::bit_cast<Mask<R>>(kNone) | kNumber;
+  n &= -kLaneBlock;
   for (std::int64_t j = 0; j < n; ++j) {
     // tau_mem v' = i - v, which falls as long as v rises from below a threshold above rest. With
     // the leak above threshold v may dip first, to no less than the smallest of v, i and rest.
@@ -72,44 +92,48 @@ R BoundCrossings(std::int64_t n, const R* JAXSNN_RESTRICT v, const R* JAXSNN_RES
     at = possible ? at : kNone;
     at = v[j] >= threshold[j] ? R(0) : at;
     wait[j] = at;
-    const auto bits = std::bit_cast<Mask<R>>(at);
+    const auto bits = (std::bit_cast<Mask<R>>(at) & ~kNumber) | (static_cast<Mask<R>>(j) & kNumber);
     soonest = bits < soonest ? bits : soonest;
   }
-  return std::bit_cast<R>(soonest);
+  const auto time = std::bit_cast<R>(soonest & ~kNumber);
+  std::int64_t neuron = soonest & kNumber;
+  while (neuron < n && (std::bit_cast<Mask<R>>(wait[neuron]) & ~kNumber) != (soonest & ~kNumber)) {
+    neuron += kNumber + 1;
+  }
+  return {time, neuron};
 }
 
-// Whether one of some values is at most `limit`.
+// How many of some values are at most `limit`; n a multiple of the block.
 template <class R>
-bool AnyWithin(std::int64_t n, const R* JAXSNN_RESTRICT values, R limit) {
-  Mask<R> any = 0;
-  for (std::int64_t j = 0; j < n; ++j) any |= static_cast<Mask<R>>(values[j] <= limit);
-  return any != 0;
+std::int64_t CountWithin(std::int64_t n, const R* JAXSNN_RESTRICT values, R limit) {
+  Mask<R> count = 0;
+  n &= -kLaneBlock;
+  for (std::int64_t j = 0; j < n; ++j) count += static_cast<Mask<R>>(values[j] <= limit);
+  return count;
 }
 
-// What the loss owes to the time of an arrival over a row of weights, neuron by neuron; and the
-// gradient of the row, added to.
+// What the loss owes to the time of an arrival over a row of weights; and the gradient of the row,
+// added to.
 template <class Model, class R>
-void AdjointArrivalLanes(std::int64_t n, const R* JAXSNN_RESTRICT row,
-                         const R* JAXSNN_RESTRICT rate_mem, const R* JAXSNN_RESTRICT rate_syn,
-                         const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
-                         R* JAXSNN_RESTRICT row_gradient, R* JAXSNN_RESTRICT time_gradient) {
-  for (std::int64_t j = 0; j < n; ++j) {
-    row_gradient[j] += i[j];
-    time_gradient[j] = row[j] * AdjointArrival<Model, R>(rate_mem[j], rate_syn[j], v[j], i[j]);
+R AdjointArrivalLanes(std::int64_t n, const R* JAXSNN_RESTRICT row,
+                      const R* JAXSNN_RESTRICT rate_mem, const R* JAXSNN_RESTRICT rate_syn,
+                      const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
+                      R* JAXSNN_RESTRICT row_gradient) {
+  AddLanes(n, i, row_gradient);
+  // Partial sums that vectors can hold: the order is the same everywhere.
+  R part[kLaneBlock] = {};
+  const auto add = [&](std::int64_t j, int l) {
+    part[l] += row[j] * AdjointArrival<Model, R>(rate_mem[j], rate_syn[j], v[j], i[j]);
+  };
+  std::int64_t j = 0;
+  for (; j + kLaneBlock <= n; j += kLaneBlock) {
+    for (int l = 0; l < kLaneBlock; ++l) add(j + l, l);
   }
-}
-
-// The sum of n values, which are overwritten: halves are added to each other, which vectorises and
-// rounds no more than log2(n) times.
-template <class R>
-R SumPairwise(R* values, std::int64_t n) {
-  if (n == 0) return 0;
-  while (n > 1) {
-    const std::int64_t half = n / 2;
-    AddLanes(half, values + (n - half), values);
-    n -= half;
+  for (int l = 0; j + l < n; ++l) add(j + l, l);
+  for (int half = kLaneBlock / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) part[l] += part[l + half];
   }
-  return values[0];
+  return part[0];
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

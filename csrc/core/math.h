@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <cstdint>
+#include <limits>
 
 #include "core/types.h"
 
@@ -40,6 +41,16 @@ JAXSNN_HD JAXSNN_INLINE Decay DecayOver(double x) {
   const double tail = (a + r2 * b) + r4 * ((c + r2 * d) + r4 * (e + r2 * f));
   const double grown = r + r2 * tail;
   return {scale + scale * grown, (1.0 - scale) - scale * grown};
+}
+
+// The next larger number that is not denormal, for finite x.
+template <class R>
+JAXSNN_HD JAXSNN_INLINE R NextUp(R x) {
+  constexpr R kTiny = std::numeric_limits<R>::min();
+  if (x >= 0 && x < kTiny) return kTiny;
+  if (x < 0 && x >= -kTiny) return 0;
+  const auto bits = std::bit_cast<Mask<R>>(x);
+  return std::bit_cast<R>(x > 0 ? bits + 1 : bits - 1);
 }
 
 // The sum of term(0) ... term(n - 1), in eight partial sums that a vector can hold: the order is

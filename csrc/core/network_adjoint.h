@@ -67,13 +67,15 @@ class NetworkReverse {
   NetworkReverse(Arena& arena, const Network<R>& network, std::int64_t capacity)
       : p_(network),
         n_(network.n_neurons),
+        n_lanes_(PaddedLanes(n_)),
         uniform_(network.uniform_time_constants()),
         arrivals_(arena, network, capacity),
         parameters_(arena, kParameters ? n_ : 0, uniform_) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
-    for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_, &last_release_, &scratch_})
-      *lane = arena.Take<R>(n_);
-    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_);
+    for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_, &last_release_}) {
+      *lane = arena.Take<R>(n_lanes_);
+    }
+    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_lanes_);
     for (std::int32_t** list : {&slot_, &clamp_slot_}) *list = arena.Take<std::int32_t>(n_);
     visits_ = arena.Take<Visit>(n_);
     clamps_ = arena.Take<Clamp>(n_);
@@ -174,6 +176,11 @@ class NetworkReverse {
           constants_[j],
           {static_cast<double>(end.v[j]) - p_.v_leak[j], static_cast<double>(end.i[j])},
           {static_cast<double>(v_[j]), static_cast<double>(i_[j])});
+    }
+    // Lanes without a neuron stay 0.
+    for (std::int64_t j = n_; j < n_lanes_; ++j) {
+      v_[j] = i_[j] = 0;
+      if (!uniform_) lanes_.template Set<Model>(j, constants_[0], 0);
     }
     end_gradient += ListPeaks(views, end_time);
     const bool at_spike = status == Status::kEventCapacity;
@@ -399,7 +406,7 @@ class NetworkReverse {
     }
     if constexpr (kParameters) parameters_.FlowBack(lanes_, v_, i_);
     const auto flow = uniform_ ? AdjointFlowLanes<R, true> : AdjointFlowLanes<R, false>;
-    flow(lanes_, n_, v_, i_);
+    flow(lanes_, n_lanes_, v_, i_);
   }
 
   void Arrive(const Arrival<R>& arrival, NetworkGradients<R>& gradients) {
@@ -437,10 +444,9 @@ class NetworkReverse {
   double ArriveAtAll(const Projection<R>& projection, std::int64_t source, double time,
                      const ProjectionGradients<R>& own) {
     const R* const row = projection.row(source);
-    AdjointArrivalLanes<Model, R>(n_, row, rate_mem_, rate_syn_, v_, i_, own.weights + source * n_,
-                                  scratch_);
+    double sum = static_cast<double>(AdjointArrivalLanes<Model, R>(
+        n_, row, rate_mem_, rate_syn_, v_, i_, own.weights + source * n_));
     if constexpr (kParameters) parameters_.Arrive(row);
-    double sum = static_cast<double>(SumPairwise(scratch_, n_));
     for (std::int64_t k = 0; k < n_clamps_; ++k) {
       const std::int64_t j = clamps_[k].neuron;
       AddToClamp(j, time, static_cast<double>(row[j]));
@@ -502,12 +508,12 @@ class NetworkReverse {
   }
 
   const Network<R>& p_;
-  const std::int64_t n_;
+  const std::int64_t n_, n_lanes_;
   const bool uniform_;
   ArrivalQueue<R, Direction::kBackward> arrivals_;
   ParameterLanes<Model, R> parameters_;
   ConstantsTable<Model, R> constants_;
-  R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_, *scratch_;
+  R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_;
   PropagatorLanes<R> lanes_;
   std::int32_t *slot_, *clamp_slot_;
   bool* held_;  // refractory at this point of the sweep

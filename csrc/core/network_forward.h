@@ -14,6 +14,7 @@
 #include "core/arrivals.h"
 #include "core/forward.h"
 #include "core/lanes.h"
+#include "core/math.h"
 #include "core/maxima.h"
 #include "core/next_crossing.h"
 #include "core/projection.h"
@@ -59,14 +60,15 @@ class NetworkForward {
       : p_(network),
         populations_(populations),
         n_(network.n_neurons),
+        n_lanes_(PaddedLanes(n_)),
         uniform_(network.uniform_time_constants()),
         arrivals_(arena, network, populations.capacity()),
         maxima_(arena, n_) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
     for (R** lane : {&v_, &i_, &threshold_, &tau_mem_, &release_, &wait_}) {
-      *lane = arena.Take<R>(n_);
+      *lane = arena.Take<R>(n_lanes_);
     }
-    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_);
+    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_lanes_);
     for (std::int32_t** list : {&refractory_, &crossing_}) *list = arena.Take<std::int32_t>(n_);
     before_ = arena.Take<State>(n_);
     counts_ = arena.Take<std::int64_t>(populations.count);
@@ -114,6 +116,13 @@ class NetworkForward {
       tau_mem_[j] = static_cast<R>(p_.tau_mem[j]);
       release_[j] = p_.release[j];
       if (clamped) refractory_[n_refractory_++] = static_cast<std::int32_t>(j);
+    }
+    // Lanes without a neuron never do anything.
+    for (std::int64_t j = n_; j < n_lanes_; ++j) {
+      v_[j] = i_[j] = 0;
+      threshold_[j] = static_cast<R>(kNever);
+      tau_mem_[j] = 1;
+      if (!uniform_) lanes_.template Set<Model>(j, constants_[0], 0);
     }
     arrivals_.Start(log.time, log.index, 0, p_.t_max);
     if (track_) maxima_.Start(v_, i_, now_);
@@ -180,8 +189,8 @@ class NetworkForward {
     Crossing first{kNever, 0};
     double limit = horizon - now_;
     const auto bound = any_tonic_ ? BoundCrossings<R, true> : BoundCrossings<R, false>;
-    const R soonest = bound(n_, v_, i_, threshold_, tau_mem_, wait_);
-    if (static_cast<double>(soonest) > limit) return first;
+    const Soonest<R> likely = bound(n_lanes_, v_, i_, threshold_, tau_mem_, wait_);
+    if (static_cast<double>(likely.time) > limit) return first;
     const auto solve = [&](std::int64_t j) {
       const double at = CrossingOf(j, horizon);
       if (at == kNever || at > first.time) return;
@@ -189,32 +198,23 @@ class NetworkForward {
         n_crossing_ = 0;
         first = {at, j};
         // A crossing a little later may be rounded to the same time.
-        const R later = std::nextafter(static_cast<R>(at), static_cast<R>(kNever));
-        limit = std::min(limit, static_cast<double>(later) - now_);
+        limit = std::min(limit, static_cast<double>(NextUp(static_cast<R>(at))) - now_);
       }
       first.neuron = std::min(first.neuron, j);
       crossing_[n_crossing_++] = static_cast<std::int32_t>(j);
     };
-    const std::int64_t likely = NextWithin(0, soonest);
-    solve(likely);
-    for (std::int64_t j = 0; (j = NextWithin(j, static_cast<R>(limit))) < n_; ++j) {
-      if (j != likely) solve(j);
+    solve(likely.neuron);
+    const R within = static_cast<R>(limit);
+    if (CountWithin(n_lanes_, wait_, within) <= (wait_[likely.neuron] <= within ? 1 : 0)) {
+      return first;
+    }
+    for (std::int64_t begin = 0; begin < n_lanes_; begin += kLaneBlock) {
+      if (CountWithin(kLaneBlock, wait_ + begin, static_cast<R>(limit)) == 0) continue;
+      for (std::int64_t j = begin; j < begin + kLaneBlock; ++j) {
+        if (wait_[j] <= static_cast<R>(limit) && j != likely.neuron) solve(j);
+      }
     }
     return first;
-  }
-
-  // The next neuron from `j` on that may cross up to `limit` from now, n_ if there is none.
-  std::int64_t NextWithin(std::int64_t j, R limit) const {
-    constexpr std::int64_t kBlock = 32;
-    while (j < n_) {
-      const std::int64_t end = std::min((j / kBlock + 1) * kBlock, n_);
-      if (AnyWithin(end - j, wait_ + j, limit)) {
-        while (!(wait_[j] <= limit)) ++j;
-        return j;
-      }
-      j = end;
-    }
-    return n_;
   }
 
   // The neurons that cross now stand at their thresholds, whatever rounding has made of them: all
@@ -224,7 +224,7 @@ class NetworkForward {
       const std::int64_t j = crossing_[k];
       R least = static_cast<R>(p_.threshold(j));
       if (static_cast<double>(least) < p_.threshold(j)) {
-        least = std::nextafter(least, static_cast<R>(kNever));
+        least = NextUp(least);
       }
       v_[j] = std::max(v_[j], least);
     }
@@ -300,7 +300,7 @@ class NetworkForward {
       lanes_.template Set<Model>(j, constants_[j], dt);
     }
     const auto flow = uniform_ ? FlowLanes<R, true> : FlowLanes<R, false>;
-    flow(lanes_, n_, v_, i_);
+    flow(lanes_, n_lanes_, v_, i_);
   }
 
   // Whether the log can take another spike of a neuron.
@@ -356,7 +356,7 @@ class NetworkForward {
 
   const Network<R>& p_;
   const Populations& populations_;
-  const std::int64_t n_;
+  const std::int64_t n_, n_lanes_;
   const bool uniform_;
   ArrivalQueue<R, Direction::kForward> arrivals_;
   MaximumTracker<Model, R> maxima_;

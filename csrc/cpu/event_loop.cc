@@ -5,6 +5,7 @@
 #include "core/forward.h"
 #include "core/models/cuba_lif.h"
 #include "cpu/assemble.h"
+#include "cpu/reduction.h"
 
 namespace jaxsnn::inline JAXSNN_ISA {
 namespace {
@@ -104,17 +105,12 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
                        const BatchCotangents<R>& cotangents, const BatchGradients<R>& gradients,
                        ThreadPool& pool) {
   using Sweep = ReverseSweep<CubaLif, R>;
-  const Batched<R>& total = gradients.weights;
-  std::fill(total.data(), total.data() + total.size(), R(0));
+  const ReverseCut cut = CutReverse(batch, gradients.weights);
+  internal::Reduction<R> weights(gradients.weights, cut.n_chunks);
   if (batch.n_batch == 0) return;
-  const ReverseCut cut = CutReverse(batch, total);
-  const bool shared = total.layout().n_slots() == 1 && cut.n_chunks > 1;
-  const std::int64_t n_weights = total.core_size();
   const std::int64_t queue = batch.input_time.core_size();
 
-  // What several tasks contribute to is collected apart and added up in a fixed order below.
-  std::vector<R> partial_weights(static_cast<std::size_t>(shared ? n_weights * cut.n_chunks : 0),
-                                 R(0));
+  // What several blocks contribute to is collected apart and added up in a fixed order below.
   const bool split = cut.n_blocks > 1;
   const std::int64_t times = gradients.want_input_time && split ? batch.n_batch * queue : 0;
   std::vector<R> partial_times(static_cast<std::size_t>(cut.n_blocks * times), R(0));
@@ -132,15 +128,15 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
     const std::int64_t chunk = task / cut.n_blocks, block = task % cut.n_blocks;
     const std::int64_t j0 = block * cut.block;
     const std::int64_t j1 = std::min(j0 + cut.block, batch.n_neurons);
+    weights.Begin(chunk, batch.n_neurons, j0, j1);
     const std::int64_t end = batch.n_batch * (chunk + 1) / cut.n_chunks;
     for (std::int64_t b = batch.n_batch * chunk / cut.n_chunks; b < end; ++b) {
       const Problem<R> problem = internal::MakeProblem(batch, b);
       const Outcome outcome{static_cast<Status>(*results.outcome.status[b])};
-      R* const w = shared ? partial_weights.data() + chunk * n_weights : total[b];
       R* t = split ? partial_times.data() + block * times + b * queue : gradients.input_time[b];
       if (!split) std::fill(t, t + queue, R(0));
       if (!gradients.want_input_time) t = nullptr;
-      Gradients<R> g = internal::MakeGradients(gradients, b, w, t);
+      Gradients<R> g = internal::MakeGradients(gradients, b, weights.Of(chunk, b), t);
       if (outcome.failed()) {
         internal::Poison(g, gradients, b, j0, j1);
         g.time = g.t_max = std::numeric_limits<double>::quiet_NaN();
@@ -155,10 +151,7 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
     }
   });
 
-  for (std::int64_t chunk = 0; shared && chunk < cut.n_chunks; ++chunk) {
-    const R* partial = partial_weights.data() + chunk * n_weights;
-    for (std::int64_t k = 0; k < n_weights; ++k) total.data()[k] += partial[k];
-  }
+  weights.Finish();
   const Batched<R>& total_times = gradients.input_time;
   if (split) std::fill(total_times.data(), total_times.data() + total_times.size(), R(0));
   for (std::int64_t block = 0; split && block < cut.n_blocks; ++block) {

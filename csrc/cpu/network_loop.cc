@@ -6,6 +6,7 @@
 #include "core/network_forward.h"
 #include "core/projection.h"
 #include "cpu/assemble.h"
+#include "cpu/reduction.h"
 
 namespace jaxsnn::inline JAXSNN_ISA {
 namespace {
@@ -172,34 +173,6 @@ double NetworkCost(const BatchNetwork<R>& batch, std::int64_t capacity) {
   return spikes * (100 + neurons);
 }
 
-// What examples that share an operand contribute to its gradient: each chunk of the batch into a
-// copy of its own, added up in the order of the chunks.
-template <class R>
-class Reduction {
- public:
-  Reduction(const Batched<R>& total, std::int64_t n_chunks) : total_(total) {
-    std::fill(total.data(), total.data() + total.size(), R(0));
-    if (total.layout().n_slots() == 1 && n_chunks > 1) {
-      partial_.assign(static_cast<std::size_t>(total.core_size() * n_chunks), R(0));
-    }
-  }
-  R* Of(std::int64_t chunk, std::int64_t example) {
-    return partial_.empty() ? total_[example] : partial_.data() + chunk * total_.core_size();
-  }
-  void Finish() {
-    const auto size = static_cast<std::size_t>(total_.core_size());
-    R* JAXSNN_RESTRICT sum = total_.data();
-    for (std::size_t begin = 0; begin < partial_.size(); begin += size) {
-      const R* JAXSNN_RESTRICT part = partial_.data() + begin;
-      for (std::size_t k = 0; k < size; ++k) sum[k] += part[k];
-    }
-  }
-
- private:
-  const Batched<R>& total_;
-  std::vector<R> partial_;
-};
-
 // The batch is cut in a way that follows from the shapes alone, so that sums come out the same for
 // any number of threads.
 template <class R>
@@ -224,7 +197,7 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
   const std::array<const Batched<R>*, 4> reduced{&gradients.weights, &gradients.recurrent,
                                                  &gradients.delays, &gradients.recurrent_delays};
   const std::int64_t n_chunks = CountChunks(batch.n_batch, reduced);
-  std::vector<Reduction<R>> sums;
+  std::vector<internal::Reduction<R>> sums;
   for (const Batched<R>* total : reduced) sums.emplace_back(*total, n_chunks);
   if (batch.n_batch == 0) return;
 
@@ -237,6 +210,7 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
   const std::int64_t workers = NumWorkers(pool, n_chunks, cost);
   const internal::Scratch scratch(workers, bytes);
   ParallelFor(pool, n_chunks, workers, [&](std::int64_t chunk, std::int64_t worker) {
+    for (internal::Reduction<R>& sum : sums) sum.Begin(chunk);
     const std::int64_t end = batch.n_batch * (chunk + 1) / n_chunks;
     for (std::int64_t b = batch.n_batch * chunk / n_chunks; b < end; ++b) {
       std::array<R*, 4> own;
@@ -279,7 +253,7 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
       *gradients.t_max[b] = static_cast<R>(g.t_max);
     }
   });
-  for (Reduction<R>& sum : sums) sum.Finish();
+  for (internal::Reduction<R>& sum : sums) sum.Finish();
 }
 
 }  // namespace

@@ -32,28 +32,51 @@ inline std::int64_t NumWorkers(const ThreadPool& pool, std::int64_t n_tasks, dou
 namespace parallel {
 
 // A loop that is being run, alive for as long as anybody looks at it.
-struct Loop {
+//
+// Every worker has a range of the tasks that it starts with, and helps others when it is through.
+// Loops over the same batch follow each other: this way a worker mostly meets what it wrote itself
+// a moment ago, in its own cache.
+class Loop {
+ public:
   using Body = std::function<void(std::int64_t, std::int64_t)>;
 
-  Loop(std::int64_t n, const Body& b) : n_tasks(n), body(&b) {}
+  Loop(std::int64_t n_tasks, std::int64_t n_workers, const Body& body)
+      : n_tasks_(n_tasks), n_ranges_(n_workers), body_(&body), ranges_(new Range[n_workers]) {
+    for (std::int64_t r = 0; r < n_ranges_; ++r) ranges_[r].next = Begin(r);
+  }
 
-  const std::int64_t n_tasks;
-  const Body* const body;  // alive until all tasks are done
-  std::atomic<std::int64_t> claimed{0};
-  std::atomic<std::int64_t> done{0};
-  std::atomic<std::int64_t> helpers{0};
-
+  // As one more helper, besides the caller, which is worker 0.
+  bool Help() { return Work(1 + helpers_.fetch_add(1)); }
   // Returns whether there was anything left to do.
   bool Work(std::int64_t worker) {
-    std::int64_t task;
     bool any = false;
-    while ((task = claimed.fetch_add(1)) < n_tasks) {
-      (*body)(task, worker);
-      done.fetch_add(1, std::memory_order_release);
-      any = true;
+    for (std::int64_t k = 0; k < n_ranges_; ++k) {
+      const std::int64_t r = (worker + k) % n_ranges_;
+      const std::int64_t end = Begin(r + 1);
+      std::int64_t task;
+      while ((task = ranges_[r].next.fetch_add(1)) < end) {
+        (*body_)(task, worker);
+        done_.fetch_add(1, std::memory_order_release);
+        any = true;
+      }
     }
     return any;
   }
+  bool done() const { return done_.load(std::memory_order_acquire) == n_tasks_; }
+
+ private:
+  struct alignas(64) Range {
+    std::atomic<std::int64_t> next;
+  };
+
+  std::int64_t Begin(std::int64_t range) const { return n_tasks_ * range / n_ranges_; }
+
+  const std::int64_t n_tasks_;
+  const std::int64_t n_ranges_;
+  const Body* const body_;  // alive until all tasks are done
+  const std::unique_ptr<Range[]> ranges_;
+  std::atomic<std::int64_t> done_{0};
+  std::atomic<std::int64_t> helpers_{0};
 };
 using SharedLoop = std::shared_ptr<Loop>;
 
@@ -124,12 +147,12 @@ inline Standby standby;
 // A helper that comes too late shares its processor with others, and staying awake would only take
 // time from them.
 inline void Help(SharedLoop loop) {
-  while (loop != nullptr && loop->Work(1 + loop->helpers.fetch_add(1))) loop = standby.Await();
+  while (loop != nullptr && loop->Help()) loop = standby.Await();
 }
 
 }  // namespace parallel
 
-// Calls body(task, worker) for every task. The caller works too and claims tasks like its helpers;
+// Calls body(task, worker) for every task. The caller works too and takes tasks like its helpers;
 // in the end it waits only for tasks that already run on some thread. A helper that comes too late,
 // even after this function has returned, finds nothing to claim and touches nothing else. The body
 // must not throw.
@@ -139,13 +162,13 @@ inline void ParallelFor(ThreadPool& pool, std::int64_t n_tasks, std::int64_t n_w
     for (std::int64_t task = 0; task < n_tasks; ++task) body(task, 0);
     return;
   }
-  const auto loop = std::make_shared<parallel::Loop>(n_tasks, body);
+  const auto loop = std::make_shared<parallel::Loop>(n_tasks, n_workers, body);
   const std::int64_t wanted = n_workers - 1;
   for (std::int64_t h = parallel::standby.Offer(loop, wanted); h < wanted; ++h) {
     pool.Schedule([loop] { parallel::Help(loop); });
   }
   loop->Work(0);
-  while (loop->done.load(std::memory_order_acquire) < n_tasks) std::this_thread::yield();
+  while (!loop->done()) std::this_thread::yield();
 }
 
 }  // namespace jaxsnn
