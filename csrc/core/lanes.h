@@ -77,18 +77,17 @@ Soonest<R> BoundCrossings(std::int64_t n, const R* JAXSNN_RESTRICT v, const R* J
   Mask<R> soonest = std::bit_cast<Mask<R>>(kNone) | kNumber;
   n &= -kLaneBlock;
   for (std::int64_t j = 0; j < n; ++j) {
-    // tau_mem v' = i - v, which falls as long as v rises from below a threshold above rest. With
-    // the leak above threshold v may dip first, to no less than the smallest of v, i and rest.
-    R highest = i[j], lowest = v[j];
+    // tau_mem v' <= highest - v, by which v crosses no sooner than tau_mem log(r) from now, with
+    // r = (highest - v) / (highest - threshold), and log(r) >= 2 (r - 1) / (r + 1).
+    R highest = i[j];
     bool possible = i[j] > threshold[j];
     if constexpr (kTonic) {
       const bool tonic = threshold[j] < 0;
-      const R floor = i[j] < 0 ? i[j] : R(0);
-      lowest = tonic && floor < v[j] ? floor : v[j];
       highest = tonic && i[j] < 0 ? R(0) : i[j];
       possible |= tonic;
     }
-    R at = kRounding * tau_mem[j] * (threshold[j] - v[j]) / (highest - lowest);
+    R at = 2 * kRounding * tau_mem[j] * (threshold[j] - v[j]) /
+           ((highest - v[j]) + (highest - threshold[j]));
     at = possible ? at : kNone;
     at = v[j] >= threshold[j] ? R(0) : at;
     wait[j] = at;
