@@ -5,6 +5,8 @@
 // Headers of others must come before, for their inline functions would be compiled for the set as
 // well, under one name: the standard headers that the core uses are therefore included here, and
 // so are the project's headers whose code all versions share.
+//
+// A file that defines JAXSNN_HALF_VECTORS before gets vectors of 32 bytes with AVX-512 as well.
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -46,5 +48,9 @@ inline constexpr Isa kIsa = Isa::kBaseline;
                              apply_to = function)
 #elif defined(JAXSNN_ISA_avx512)
 #pragma GCC push_options
+#if defined(JAXSNN_HALF_VECTORS)
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=256")
+#else
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512")
+#endif
 #endif

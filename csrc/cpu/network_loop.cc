@@ -1,4 +1,8 @@
 // Batch drivers of the sweeps over networks with delays and recurrent connections.
+
+// Loops over a few hundred neurons between one scalar solution and the next: vectors of half the
+// size start and end faster.
+#define JAXSNN_HALF_VECTORS
 #include "cpu/isa_begin.h"
 
 #include "core/models/cuba_lif.h"
