@@ -220,6 +220,13 @@ class TestPlantedErrors:
             report = check_gradients(partial(apply, truth=truth), weights, spikes, time_loss)
             assert report.ok == truth, report
 
+    def test_a_large_constant_in_the_loss(self):
+        """Rounding of the loss is not taken for an error of its gradient."""
+        init, apply = layer(3, mean=3.0)
+        _, weights = init(jax.random.key(0), 2)
+        report = check_gradients(apply, weights, inputs_of(0), lambda s: 1e8 + time_loss(s))
+        assert report.ok, report
+
     def test_an_array_that_has_no_say(self):
         """Its gradient is zero and so are the differences; one that is not zero is found."""
 
@@ -243,7 +250,7 @@ class TestPlantedErrors:
 
         report = self.report(haunted, parameters)
         assert not report.ok
-        assert report.parameters["['parameters']['nothing']"].error == 1
+        assert report.parameters["['parameters']['nothing']"].error == pytest.approx(1, abs=1e-6)
 
 
 class TestWhatIsLeftOut:

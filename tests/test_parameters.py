@@ -625,6 +625,25 @@ class TestLayers:
                         gap, rel=1e-2 if dtype == np.float32 else 1e-9
                     )
 
+    @pytest.mark.parametrize("train", [("v_th",), ("v_reset",), ("v_th", "v_reset")])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @pytest.mark.parametrize("number", [12.0, 60.0, 2000.0])
+    def test_threshold_and_reset_never_meet(self, train, dtype, number):
+        """Where their distance is lost to rounding too; and the gradient leads back."""
+        params = LIFParameters(v_th=0.7, v_reset=-0.4)
+
+        def distance(numbers):
+            found = trained_parameters(params, train, numbers)
+            return jnp.asarray(found.v_th, dtype) - jnp.asarray(found.v_reset, dtype)
+
+        signs = {"v_th": -1, "v_reset": 1}
+        numbers = {name: jnp.asarray(signs[name] * number, dtype) for name in train}
+        assert distance(numbers) > 0
+        slopes = jax.grad(distance)(numbers)
+        own = train[0]  # a threshold that is trained moves along with the reset
+        gap = 1.1 * np.exp(-number)
+        assert float(slopes[own]) == pytest.approx(-signs[own] * gap, rel=1e-5, abs=1e-37)
+
     def test_zero_is_the_initial_value(self):
         params = LIFParameters(v_th=0.7, v_reset=-0.4, v_leak=0.1, t_ref=1e-3)
         found = trained_parameters(params, ALL, {name: jnp.zeros(()) for name in ALL})

@@ -34,8 +34,9 @@ class CheckedParameter:
         checked: number of entries and directions that were compared.
         left_out: number of those in which the order of spikes changes, so that there is no
             derivative to compare with.
-        error: the worst error, relative to the larger of both values or, for entries that hardly
-            matter, to a thousandth of the largest entry of the gradient.
+        error: the worst error beyond the rounding of the differences, relative to the larger of
+            both values or, for entries that hardly matter, to a thousandth of the largest entry of
+            the gradient.
         where: the entry with that error, or ``"direction"``.
         gradient: its gradient.
         difference: what the differences say.
@@ -180,14 +181,14 @@ def _check_array(
     floor = 1e-3 * float(np.abs(slope.ravel()[finite]).max(initial=0))
     for where, direction in _directions(values.shape, finite, rng, n_entries):
         expected = float(np.sum(np.where(direction != 0, slope * direction, 0)))
-        difference, change = _difference(moved, direction, step * scale, order)
+        difference, noise, change = _difference(moved, direction, step * scale, order)
         if change is not None:
             left_out += 1
             changes.append(f"{name}{where}: {change}")
             continue
         checked += 1
         size = max(abs(expected), abs(difference), floor * float(np.linalg.norm(direction)))
-        error = abs(expected - difference) / size if size != 0 else 0.0
+        error = max(abs(expected - difference) - noise, 0) / size if size != 0 else 0.0
         error = float("inf") if np.isnan(error) else error
         if error > worst.error:
             worst = CheckedParameter(0, 0, error, where, expected, difference)
@@ -209,21 +210,23 @@ def _directions(shape: tuple[int, ...], finite: np.ndarray, rng: np.random.Gener
 
 
 def _difference(moved, direction: np.ndarray, step: float, order: list[Array]):
-    """The derivative along a direction, or the event that keeps it from existing."""
-    slopes = []
+    """The derivative along a direction, its rounding, and the event that keeps it from existing."""
+    slopes, largest = [], 0.0
     for h in (step, step / 2):
         ends = []
         for sign in (1, -1):
             try:
                 value, events = moved(sign * h * direction)
             except (ValueError, jax.errors.JaxRuntimeError) as error:  # it left its range
-                return 0.0, str(error).splitlines()[0]
+                return 0.0, 0.0, str(error).splitlines()[0]
             change = _first_change(order, events)
             if change is not None:
-                return 0.0, change
+                return 0.0, 0.0, change
             ends.append(value)
         slopes.append((ends[0] - ends[1]) / (2 * h))
-    return (4 * slopes[1] - slopes[0]) / 3, None
+        largest = max(largest, *map(abs, ends))
+    noise = 4 * np.finfo(np.float64).eps * largest / step
+    return (4 * slopes[1] - slopes[0]) / 3, noise, None
 
 
 def _first_change(before: list[Array], after: list[Array]) -> str | None:

@@ -145,9 +145,9 @@ def silent_neuron_loss(
     Returns:
         The mean over the neurons, in units of the voltage.
     """
-    # A neuron that stands at its threshold gets no gradient, not half of it.
-    distance = v_th + margin - maximum
-    distance = jnp.where(distance > 0, distance, 0)
+    # The highest voltage of a neuron that fired is its threshold, rounded. It gets no gradient.
+    rounding = 4 * jnp.finfo(maximum.dtype).eps * jnp.abs(v_th)
+    distance = jnp.where(maximum < v_th - rounding, v_th + margin - maximum, 0)
     return jnp.mean(jnp.min(distance.reshape(-1, distance.shape[-1]), axis=0))
 
 

@@ -28,6 +28,14 @@ def _scaled(initial: Any, number: Array) -> Array:
     return initial * jnp.exp(number)
 
 
+def _above(voltage: Any, distance: Array) -> Array:
+    """``voltage + distance``, never rounded down to the voltage; with the gradient of the sum."""
+    total = voltage + distance
+    fixed = jax.lax.stop_gradient(jnp.asarray(voltage, total.dtype))
+    least = jnp.nextafter(fixed, jnp.asarray(jnp.inf, total.dtype))
+    return total + jnp.maximum(least - jax.lax.stop_gradient(total), 0)
+
+
 def trained_parameters(params: LIFParameters, train: Train, numbers: Numbers) -> LIFParameters:
     """The parameters that trained numbers stand for.
 
@@ -53,13 +61,14 @@ def trained_parameters(params: LIFParameters, train: Train, numbers: Numbers) ->
         "tau_syn": _scaled,
         "t_ref": _scaled,
         "v_leak": lambda initial, x: initial + gap * x,
-        "v_reset": lambda _, x: params.v_th - gap * jnp.exp(-x),
+        "v_reset": lambda _, x: -_above(jnp.negative(params.v_th), gap * jnp.exp(-x)),
     } | own
     values = {
         name: rules[name](getattr(params, name), numbers[name]) for name in train if name in rules
     }
     if "v_th" in train and "v_th" not in own:
-        values["v_th"] = values.get("v_reset", params.v_reset) + gap * jnp.exp(numbers["v_th"])
+        reset = values.get("v_reset", params.v_reset)
+        values["v_th"] = _above(reset, gap * jnp.exp(numbers["v_th"]))
     return dataclasses.replace(params, **values)
 
 

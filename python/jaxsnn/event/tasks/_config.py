@@ -64,6 +64,7 @@ def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 _positive = _number("a number > 0", lambda x: x > 0)
 _not_negative = _number("a number >= 0", lambda x: x >= 0)
+_below_threshold = _number("a number < 1, the threshold", lambda x: x < 1)
 _any = _number("a finite number", lambda _: True)
 _fraction = _number("a number > 0 and <= 1", lambda x: 0 < x <= 1)
 _probability = _number("a number >= 0 and < 1", lambda x: 0 <= x < 1)
@@ -86,6 +87,12 @@ class Options:
     hidden: int = _option(200, _count, "neurons of the hidden layer")
     tau_mem: float = _option(20e-3, _positive, "membrane time constant", "s")
     tau_syn: float = _option(5e-3, _positive, "synaptic time constant", "s")
+    v_reset: float = _option(
+        0.0,
+        _below_threshold,
+        "membrane potential after a spike, the threshold being 1; far below 0, such as -1000, "
+        "every neuron fires at most once",
+    )
     bias_time: float | None = _option(
         0.0, _or_none(_not_negative), "time of the bias spike, 'none' for no bias", "s"
     )

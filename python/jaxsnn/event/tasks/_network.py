@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -43,13 +44,20 @@ class TaskNetwork(NamedTuple):
     spiking: tuple[str, ...] = LAYERS
 
 
+def neuron_parameters(config: Options) -> LIFParameters:
+    """The neurons of all layers."""
+    return LIFParameters(
+        tau_mem=config.tau_mem, tau_syn=config.tau_syn, v_th=1.0, v_reset=config.v_reset
+    )
+
+
 def neuron_options(config: Options, size: int) -> dict[str, Any]:
     """The arguments ``params`` and ``train`` of a layer of ``size`` neurons."""
-    constants: dict[str, Any] = {"tau_mem": config.tau_mem, "tau_syn": config.tau_syn, "v_th": 1.0}
+    params = neuron_parameters(config)
     if config.train_neurons == "per-neuron":
-        constants = {name: jnp.full(size, x, config.dtype) for name, x in constants.items()}
-    train = () if config.train_neurons == "none" else TRAINED
-    return {"params": LIFParameters(**constants), "train": train}
+        each = {name: jnp.full(size, getattr(params, name), config.dtype) for name in TRAINED}
+        params = dataclasses.replace(params, **each)
+    return {"params": params, "train": () if config.train_neurons == "none" else TRAINED}
 
 
 def spiking_layer(factory: Callable[..., Layer], config: Options, name: str, size: int) -> Layer:

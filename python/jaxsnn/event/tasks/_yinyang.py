@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.base.types import Array, LIFParameters, Spikes
+from jaxsnn.base.types import Array, Spikes
 from jaxsnn.dataset import yinyang
 from jaxsnn.event.delay import Delay, DelayKind
 from jaxsnn.event.encode import latency_encode, target_times
@@ -27,6 +27,7 @@ from jaxsnn.event.tasks._network import (
     TaskNetwork,
     TwoLayers,
     named_arrays,
+    neuron_parameters,
     spiking_layer,
 )
 from jaxsnn.event.tasks._objective import ttfs_loss
@@ -122,7 +123,7 @@ def _recurrent(config: Config) -> TaskNetwork:
         (config.hidden, N_CLASSES),
         n_spikes=config.hidden_spikes + config.output_spikes,
         t_max=config.t_max,
-        params=LIFParameters(tau_mem=config.tau_mem, tau_syn=config.tau_syn),
+        params=neuron_parameters(config),
         mean=(config.hidden_mean, config.output_mean),
         std=(config.hidden_std, config.output_std),
         delay=_delay(config),
