@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/flow_lanes.h"
 #include "core/forward.h"
 #include "core/problem.h"
 #include "core/propagators.h"
@@ -287,23 +288,30 @@ class ReverseSweep {
   // Goes back over arrivals for as long as no neuron spikes or is released.
   void RetraceQuietArrivals(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t& k,
                             double& high) {
-#if defined(__GNUC__)
     if (!uniform_ || any_release_) return;
+    // Spikes of other blocks do not matter here.
+    while (next_spike_ >= 0 && !Inside(log.index[next_spike_])) --next_spike_;
     const std::int64_t spike = next_spike_ >= 0 ? log.position[next_spike_] : 0;
     const std::int64_t stop = std::max(spike, p_.queue.head);
     if (k <= stop) return;
+    if (n_ > 16) {
+      if (gradients.input_time != nullptr) return;
+      FlowBackOverArrivals(n_, lanes_.At(-p_.queue.head), k, stop, p_.queue.index, p_.n_neurons,
+                           gradients.weights + first_, v_, i_);
+    }
+#if defined(__GNUC__)
     if (n_ <= 4) {
       RetraceInRegisters<4>(gradients, k, stop);
     } else if (n_ <= 8) {
       RetraceInRegisters<8>(gradients, k, stop);
     } else if (n_ <= 16) {
       RetraceInRegisters<16>(gradients, k, stop);
-    } else {
-      return;
     }
+#else
+    if (n_ <= 16) return;
+#endif
     k = stop;
     high = p_.queue.TimeAt(k);
-#endif
   }
 
 #if defined(__GNUC__)

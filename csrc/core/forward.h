@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "core/crossing_lanes.h"
+#include "core/flow_lanes.h"
 #include "core/pending_spikes.h"
 #include "core/problem.h"
 #include "core/propagators.h"
@@ -57,7 +58,8 @@ class ForwardSweep {
     }
     // One solution per neuron; or one per interval, and one for an interval that is cut short.
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 2 : n_);
-    may_cross_ = arena.Take<Mask<R>>(n_);
+    nothing_ = arena.Take<R>(n_);
+    may_cross_ = arena.Take<Mask<R>>(n_ / kFlowBlock + 1);
     walkers_ = Walkers::Take(arena, n_ + CrossingBlock::kSize);
     rest_ = Walkers::Take(arena, n_);
     pending_ = PendingSpikes<R>::Take(arena, capacity);
@@ -148,6 +150,7 @@ class ForwardSweep {
     Mask<R> clamped = 0;
     for (std::int64_t j = 0; j < n_; ++j) {
       i_[j] = p_.i[j];
+      nothing_[j] = 0;
       release_[j] = p_.release[j];
       clamped |= static_cast<Mask<R>>(p_.release[j] > now);
     }
@@ -177,7 +180,7 @@ class ForwardSweep {
       span.horizon = span.closing ? p_.t_max : arrival;
       span.last = stopping_ && (final_.time < span.horizon || span.closing);
       span.stop = span.last ? final_.time : span.horizon;
-      const R* row = span.closing || span.last ? nullptr : p_.row(head_);
+      const R* row = span.closing || span.last ? nothing_ : p_.row(head_);
       // Arrivals at one time follow each other without an interval between them.
       if (span.horizon > now_ || span.closing) {
         pending_.Clear();
@@ -258,47 +261,33 @@ class ForwardSweep {
     for (std::int64_t j = 0; j < n_; ++j) i_[j] += row[j];
   }
 
-  // All neurons over one interval, then the arrival that ends it, if one does.
+  // All neurons over one interval, and the row that arrives at its end.
   void Advance(const Interval& span, const SpikeLog<R>& log, const R* row) {
-    const std::int64_t n = FlowAll(span);
+    const std::int64_t n = FlowAll(span, row);
     if (n > 0) {
       const std::int64_t room = log.capacity - count_;
       if (uniform_) {
         const auto constants = constants_[0];
-        Walk(n, span, room, [&constants](std::int64_t) -> const auto& { return constants; });
+        Walk(n, span, room, row, [&constants](std::int64_t) -> const auto& { return constants; });
       } else {
-        Walk(n, span, room, [this](std::int64_t j) -> const auto& { return constants_[j]; });
+        Walk(n, span, room, row, [this](std::int64_t j) -> const auto& { return constants_[j]; });
       }
     }
     std::swap(v_, v_next_);
     std::swap(i_, i_next_);
-    if (row != nullptr) AddRow(row);
   }
 
-  // The free solution of every neuron into the next lanes. Those that may do something else than
-  // flow freely become walkers, in order; returns how many.
-  std::int64_t FlowAll(const Interval& span) {
-    const double dt = span.stop - span.begin;
-    const PropagatorLanes<R> lanes = Solutions(span, dt);
-    // Blocks small enough that one neuron with something to do costs few others a second look.
-    constexpr std::int64_t kBlock = 64;
-    const R now = static_cast<R>(span.begin);
+  // The free solution of every neuron, and the arrival, into the next lanes. Those that may do
+  // something else than flow freely become walkers, in order; returns how many.
+  std::int64_t FlowAll(const Interval& span, const R* row) {
+    const PropagatorLanes<R> lanes = Solutions(span, span.stop - span.begin);
+    const auto flow = uniform_ ? FlowBlocks<R, true> : FlowBlocks<R, false>;
+    flow(n_, lanes, v_, i_, threshold_, row, v_next_, i_next_, may_cross_);
+    const bool everywhere = span.last || refractory_;
     std::int64_t found = 0;
-    for (std::int64_t begin = 0; begin < n_; begin += kBlock) {
-      const std::int64_t end = std::min(begin + kBlock, n_);
-      const bool any = uniform_ ? FlowBlock<true>(lanes, begin, end)
-                                : FlowBlock<false>(lanes.At(begin), begin, end);
-      if (span.last || refractory_) {
-        for (std::int64_t j = begin; j < end; ++j) {
-          may_cross_[j] |= static_cast<Mask<R>>(span.last || release_[j] > now);
-        }
-      } else if (!any) {
-        continue;
-      }
-      for (std::int64_t j = begin; j < end; ++j) {
-        walkers_.neuron[found] = static_cast<std::int32_t>(j);
-        found += may_cross_[j];
-      }
+    for (std::int64_t begin = 0; begin < n_; begin += kFlowBlock) {
+      if (!everywhere && may_cross_[begin / kFlowBlock] == 0) continue;
+      found = FindWalkers(span, uniform_ ? lanes : lanes.At(begin), begin, found);
     }
     for (std::int64_t k = 0; k < found; ++k) {
       const std::int32_t j = walkers_.neuron[k];
@@ -329,45 +318,31 @@ class ForwardSweep {
            ((i_end < v_end) & (i > threshold) & (tangent >= threshold));
   }
 
-  // Flows a block of neurons and marks those that may cross the threshold. Returns whether any is
-  // marked.
-  template <bool kUniform>
-  bool FlowBlock(const PropagatorLanes<R>& lanes, std::int64_t begin, std::int64_t end) {
-    const R* JAXSNN_RESTRICT v = v_ + begin;
-    const R* JAXSNN_RESTRICT i = i_ + begin;
-    const R* JAXSNN_RESTRICT threshold = threshold_ + begin;
-    const R* JAXSNN_RESTRICT vv = lanes.v_from_v;
-    const R* JAXSNN_RESTRICT vi = lanes.v_from_i;
-    const R* JAXSNN_RESTRICT ii = lanes.i_from_i;
-    const R* JAXSNN_RESTRICT reach = lanes.reach;
-    R* JAXSNN_RESTRICT v_next = v_next_ + begin;
-    R* JAXSNN_RESTRICT i_next = i_next_ + begin;
-    Mask<R>* JAXSNN_RESTRICT marks = may_cross_ + begin;
-    // Shared values are read once: a loop that seems to load them each time does not vectorise.
-    const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
-    Mask<R> any = 0;
-    for (std::int64_t j = 0; j < end - begin; ++j) {
-      R from_v, from_i, decay, rise;
-      if constexpr (kUniform) {
-        from_v = vv0, from_i = vi0, decay = ii0, rise = reach0;
-      } else {
-        from_v = vv[j], from_i = vi[j], decay = ii[j], rise = reach[j];
-      }
-      const R v_end = from_v * v[j] + from_i * i[j];
-      const R i_end = decay * i[j];
-      const auto mark =
-          static_cast<Mask<R>>(MayCross(v[j], i[j], v_end, i_end, threshold[j], rise));
-      v_next[j] = v_end;
-      i_next[j] = i_end;
-      marks[j] = mark;
-      any |= mark;
+  // Lists the neurons of a block that may do something else than flow freely.
+  std::int64_t FindWalkers(const Interval& span, const PropagatorLanes<R>& lanes,
+                           std::int64_t begin, std::int64_t found) {
+    const R now = static_cast<R>(span.begin);
+    const std::int64_t size = std::min(kFlowBlock, n_ - begin);
+    Mask<R> marks[kFlowBlock];
+    for (std::int64_t k = 0; k < size; ++k) {
+      const std::int64_t j = begin + k, own = uniform_ ? 0 : k;
+      marks[k] = static_cast<Mask<R>>(MayCross(
+          v_[j], i_[j], v_next_[j], lanes.i_from_i[own] * i_[j], threshold_[j], lanes.reach[own]));
     }
-    return any != 0;
+    for (std::int64_t k = 0; k < size; ++k) {
+      marks[k] |= static_cast<Mask<R>>(span.last | (release_[begin + k] > now));
+    }
+    for (std::int64_t k = 0; k < size; ++k) {
+      walkers_.neuron[found] = static_cast<std::int32_t>(begin + k);
+      found += marks[k];
+    }
+    return found;
   }
 
   // Walkers go on from spike to spike, all in step, until none of them spikes any more.
   template <class ConstantsOf>
-  void Walk(std::int64_t n, const Interval& span, std::int64_t room, const ConstantsOf& constants) {
+  void Walk(std::int64_t n, const Interval& span, std::int64_t room, const R* row,
+            const ConstantsOf& constants) {
     n_rest_ = 0;
     while (n > 0) {
       if (refractory_) n = Release(n, span);
@@ -382,8 +357,9 @@ class ForwardSweep {
     FlowRest(span, constants);
     if (span.closing) CrossAtHorizon(span, room);
     for (std::int64_t k = 0; k < n_rest_; ++k) {
-      v_next_[rest_.neuron[k]] = static_cast<R>(rest_.v[k]);
-      i_next_[rest_.neuron[k]] = static_cast<R>(rest_.i[k]);
+      const std::int32_t j = rest_.neuron[k];
+      v_next_[j] = static_cast<R>(rest_.v[k]);
+      i_next_[j] = static_cast<R>(rest_.i[k]) + row[j];
     }
   }
 
@@ -553,6 +529,7 @@ class ForwardSweep {
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
   PropagatorLanes<R> lanes_;
+  R* nothing_;  // a row of zeros
   Mask<R>* may_cross_;
   Walkers walkers_, rest_;
   PendingSpikes<R> pending_;

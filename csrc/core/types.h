@@ -26,6 +26,14 @@
 #endif
 
 // The instruction set for which the numerics are compiled, see cpu/isa_begin.h.
+// For loops whose pointers must not be known to come from one object, as they are once inlined:
+// GCC forgets then that they do not overlap.
+#if defined(__GNUC__)
+#define JAXSNN_NOINLINE __attribute__((noinline))
+#else
+#define JAXSNN_NOINLINE
+#endif
+
 #ifndef JAXSNN_ISA
 #define JAXSNN_ISA baseline
 #endif

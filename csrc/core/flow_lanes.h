@@ -1,0 +1,83 @@
+// All neurons of a layer from one arrival to the next, side by side.
+#ifndef JAXSNN_CORE_FLOW_LANES_H_
+#define JAXSNN_CORE_FLOW_LANES_H_
+
+#include <cstdint>
+
+#include "core/propagators.h"
+#include "core/types.h"
+
+namespace jaxsnn::inline JAXSNN_ISA {
+
+// Small enough that one neuron with something to do costs few others a second look.
+inline constexpr std::int64_t kFlowBlock = 64;
+
+namespace internal {
+
+template <class R, bool kUniform>
+JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
+                                const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
+                                const R* JAXSNN_RESTRICT threshold, const R* JAXSNN_RESTRICT row,
+                                R* JAXSNN_RESTRICT v_next, R* JAXSNN_RESTRICT i_next) {
+  const R* JAXSNN_RESTRICT vv = p.v_from_v;
+  const R* JAXSNN_RESTRICT vi = p.v_from_i;
+  const R* JAXSNN_RESTRICT ii = p.i_from_i;
+  const R* JAXSNN_RESTRICT reach = p.reach;
+  const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
+  Mask<R> any = 0;
+  for (std::int64_t j = 0; j < n; ++j) {
+    const R tangent = v[j] + (i[j] - v[j]) * (kUniform ? reach0 : reach[j]);
+    const R highest = tangent > v[j] ? tangent : v[j];
+    any |= static_cast<Mask<R>>(highest >= threshold[j]);
+    v_next[j] = (kUniform ? vv0 : vv[j]) * v[j] + (kUniform ? vi0 : vi[j]) * i[j];
+    i_next[j] = (kUniform ? ii0 : ii[j]) * i[j] + row[j];
+  }
+  return any;
+}
+
+}  // namespace internal
+
+// The free solution over a time step, shared by all or one for each neuron, and the row of weights
+// that arrives at its end. Says for every block whether any of its neurons may cross its threshold
+// on the way: necessary for that is that v stands there at the begin, or that its first tangent
+// reaches it, below which a rising v stays.
+template <class R, bool kUniform>
+JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
+                                const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
+                                const R* JAXSNN_RESTRICT threshold, const R* JAXSNN_RESTRICT row,
+                                R* JAXSNN_RESTRICT v_next, R* JAXSNN_RESTRICT i_next,
+                                Mask<R>* JAXSNN_RESTRICT may_cross) {
+  std::int64_t j = 0;
+  for (; j + kFlowBlock <= n; j += kFlowBlock) {
+    *may_cross++ =
+        internal::FlowBlock<R, kUniform>(kFlowBlock, kUniform ? p : p.At(j), v + j, i + j,
+                                         threshold + j, row + j, v_next + j, i_next + j);
+  }
+  *may_cross = internal::FlowBlock<R, kUniform>(n - j, kUniform ? p : p.At(j), v + j, i + j,
+                                                threshold + j, row + j, v_next + j, i_next + j);
+}
+
+// Backwards over arrivals number `from` - 1 down to `stop` of a queue, at which no neuron does
+// anything but flow: each adds the adjoint currents to a row of gradients. The solutions over the
+// intervals, which all share, have the number of the arrival behind them.
+template <class R>
+JAXSNN_NOINLINE void FlowBackOverArrivals(std::int64_t n, const PropagatorLanes<R>& p,
+                                          std::int64_t from, std::int64_t stop,
+                                          const std::int32_t* index, std::int64_t row_size,
+                                          R* gradients, R* JAXSNN_RESTRICT v,
+                                          R* JAXSNN_RESTRICT i) {
+  for (std::int64_t k = from; k > stop; --k) {
+    const R vv = p.v_from_v[k], vi = p.v_from_i[k], ii = p.i_from_i[k];
+    R* JAXSNN_RESTRICT row = gradients + index[k - 1] * row_size;
+    for (std::int64_t j = 0; j < n; ++j) {
+      const R current = vi * v[j] + ii * i[j];
+      i[j] = current;
+      v[j] = vv * v[j];
+      row[j] += current;
+    }
+  }
+}
+
+}  // namespace jaxsnn::inline JAXSNN_ISA
+
+#endif  // JAXSNN_CORE_FLOW_LANES_H_
