@@ -97,6 +97,7 @@ class ReverseSweep {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, problem.n_neurons);
     for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_}) *lane = arena.Take<R>(n_);
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 1 : n_);
+    rates_ = RateLanes<Model, R>::Take(arena, uniform_ ? 0 : n_);
     slot_ = arena.Take<std::int32_t>(n_);
     pending_release_ = arena.Take<R>(n_);
     visits_ = arena.Take<Visit>(n_);
@@ -214,6 +215,7 @@ class ReverseSweep {
     for (std::int64_t b = 0; b < n_; ++b) {
       rate_mem_[b] = static_cast<R>(constants_[first_ + b].rate_mem);
       rate_syn_[b] = static_cast<R>(constants_[first_ + b].rate_syn);
+      rates_.Set(b, constants_[first_ + b]);
     }
   }
 
@@ -479,9 +481,7 @@ class ReverseSweep {
       }
       return;
     }
-    for (std::int64_t b = 0; b < n_; ++b) {
-      lanes_.template Set<Model>(b, constants_[first_ + b], dt);
-    }
+    SetPropagators(rates_, n_, dt, lanes_);
     const R* JAXSNN_RESTRICT vv = lanes_.v_from_v;
     const R* JAXSNN_RESTRICT vi = lanes_.v_from_i;
     const R* JAXSNN_RESTRICT ii = lanes_.i_from_i;
@@ -551,6 +551,7 @@ class ReverseSweep {
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *rate_mem_, *rate_syn_, *pending_release_;
   PropagatorLanes<R> lanes_;  // per interval if shared by the neurons, else per neuron
+  RateLanes<Model, R> rates_;
   std::int32_t *slot_, *release_head_, *release_next_;
   Visit* visits_;
   Stops stop_;

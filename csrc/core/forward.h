@@ -58,6 +58,7 @@ class ForwardSweep {
     }
     // One solution per neuron; or one per interval, and one for an interval that is cut short.
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 2 : n_);
+    rates_ = RateLanes<Model, R>::Take(arena, uniform_ ? 0 : n_);
     nothing_ = arena.Take<R>(n_);
     may_cross_ = arena.Take<Mask<R>>(n_ / kFlowBlock + 1);
     walkers_ = Walkers::Take(arena, n_ + CrossingBlock::kSize);
@@ -69,6 +70,7 @@ class ForwardSweep {
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end) {
     constants_.Fill(p_);
     closed_form_ = ClosedForm();
+    for (std::int64_t j = 0; !uniform_ && j < n_; ++j) rates_.Set(j, constants_[j]);
     if (uniform_) {
       n_arrivals_ = CountArrivals();
       FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, n_arrivals_, p_.time, p_.t_max);
@@ -298,7 +300,7 @@ class ForwardSweep {
 
   PropagatorLanes<R> Solutions(const Interval& span, double dt) {
     if (!uniform_) {
-      for (std::int64_t j = 0; j < n_; ++j) lanes_.template Set<Model>(j, constants_[j], dt);
+      SetPropagators(rates_, n_, dt, lanes_);
       return lanes_;
     }
     const std::int64_t k = span.last ? p_.queue.size + 1 : head_ - p_.queue.head;
@@ -529,6 +531,7 @@ class ForwardSweep {
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
   PropagatorLanes<R> lanes_;
+  RateLanes<Model, R> rates_;
   R* nothing_;  // a row of zeros
   Mask<R>* may_cross_;
   Walkers walkers_, rest_;

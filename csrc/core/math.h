@@ -12,14 +12,15 @@
 namespace jaxsnn::inline JAXSNN_ISA {
 
 // What exponential decay over x time constants leaves, and what it takes: e^{-x} and 1 - e^{-x}.
+template <class R>
 struct Decay {
-  double kept;
-  double lost;
+  R kept;
+  R lost;
 };
 
 // Both to about one unit in the last place, relative to each, for x >= 0. Beyond 700, where e^{-x}
 // is smaller than anything that it is added to, the value at 700.
-JAXSNN_HD JAXSNN_INLINE Decay DecayOver(double x) {
+JAXSNN_HD JAXSNN_INLINE Decay<double> DecayOver(double x) {
   constexpr double kLog2E = 1.4426950408889634;
   constexpr double kLn2High =
       6.93147180369123816490e-01;  // the sum of both is ln 2, and n times the
@@ -41,6 +42,25 @@ JAXSNN_HD JAXSNN_INLINE Decay DecayOver(double x) {
   const double tail = (a + r2 * b) + r4 * ((c + r2 * d) + r4 * (e + r2 * f));
   const double grown = r + r2 * tail;
   return {scale + scale * grown, (1.0 - scale) - scale * grown};
+}
+
+// The same in single precision; beyond 87 the value there.
+JAXSNN_HD JAXSNN_INLINE Decay<float> DecayOver(float x) {
+  constexpr float kLog2E = 1.44269504f;
+  constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860677e-6f;
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+  x = x > 87.0f ? 87.0f : x;
+  const float shifted = x * kLog2E + kRound;
+  const float n = shifted - kRound;
+  const float r = (n * kLn2High - x) + n * kLn2Low;
+  const auto exponent = static_cast<std::uint32_t>(127) - std::bit_cast<std::uint32_t>(shifted);
+  const float scale = std::bit_cast<float>(exponent << 23);
+  // The rest of the series is below 2e-8 r.
+  const float r2 = r * r;
+  const float a = 1.0f / 2 + r * (1.0f / 6), b = 1.0f / 24 + r * (1.0f / 120);
+  const float c = 1.0f / 720 + r * (1.0f / 5040);
+  const float grown = r + r2 * (a + r2 * (b + r2 * c));
+  return {scale + scale * grown, (1.0f - scale) - scale * grown};
 }
 
 // The next larger number that is not denormal, for finite x.

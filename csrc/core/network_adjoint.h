@@ -76,6 +76,7 @@ class NetworkReverse {
       *lane = arena.Take<R>(n_lanes_);
     }
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_lanes_);
+    rates_ = RateLanes<Model, R>::Take(arena, uniform_ ? 0 : n_lanes_);
     for (std::int32_t** list : {&slot_, &clamp_slot_}) *list = arena.Take<std::int32_t>(n_);
     visits_ = arena.Take<Visit>(n_);
     clamps_ = arena.Take<Clamp>(n_);
@@ -168,6 +169,7 @@ class NetworkReverse {
       last_release_[j] = ct.release[j];
       rate_mem_[j] = static_cast<R>(constants_[j].rate_mem);
       rate_syn_[j] = static_cast<R>(constants_[j].rate_syn);
+      if (!uniform_) rates_.Set(j, constants_[j]);
       slot_[j] = clamp_slot_[j] = kNoIndex;
       held_[j] = clamped;
       pinned_[j] = 0;
@@ -180,7 +182,7 @@ class NetworkReverse {
     // Lanes without a neuron stay 0.
     for (std::int64_t j = n_; j < n_lanes_; ++j) {
       v_[j] = i_[j] = 0;
-      if (!uniform_) lanes_.template Set<Model>(j, constants_[0], 0);
+      if (!uniform_) rates_.Set(j, constants_[0]);
     }
     end_gradient += ListPeaks(views, end_time);
     const bool at_spike = status == Status::kEventCapacity;
@@ -400,9 +402,13 @@ class NetworkReverse {
   }
 
   void FlowAll(double dt) {
-    for (std::int64_t j = 0; j < (uniform_ ? 1 : n_); ++j) {
-      lanes_.template Set<Model>(j, constants_[j], dt);
-      if constexpr (kParameters) parameters_.SetStep(j, constants_[j], dt);
+    if (uniform_) {
+      lanes_.template Set<Model>(0, constants_[0], dt);
+    } else {
+      SetPropagators(rates_, n_lanes_, dt, lanes_);
+    }
+    for (std::int64_t j = 0; kParameters && j < (uniform_ ? 1 : n_); ++j) {
+      parameters_.SetStep(j, constants_[j], dt);
     }
     if constexpr (kParameters) parameters_.FlowBack(lanes_, v_, i_);
     const auto flow = uniform_ ? AdjointFlowLanes<R, true> : AdjointFlowLanes<R, false>;
@@ -515,6 +521,7 @@ class NetworkReverse {
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_;
   PropagatorLanes<R> lanes_;
+  RateLanes<Model, R> rates_;
   std::int32_t *slot_, *clamp_slot_;
   bool* held_;  // refractory at this point of the sweep
   Peak* peaks_;

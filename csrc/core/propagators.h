@@ -39,6 +39,54 @@ struct PropagatorLanes {
   }
 };
 
+// The rates of neurons that differ in their time constants.
+template <class Model, class R>
+struct RateLanes {
+  R *slow = nullptr, *gap = nullptr, *rate_mem = nullptr, *ratio = nullptr;
+
+  static RateLanes Take(Arena& arena, std::int64_t size) {
+    RateLanes lanes;
+    for (R** lane : {&lanes.slow, &lanes.gap, &lanes.rate_mem, &lanes.ratio}) {
+      *lane = arena.Take<R>(size);
+    }
+    return lanes;
+  }
+  void Set(std::int64_t j, const typename Model::Constants& constants) {
+    slow[j] = static_cast<R>(constants.slow);
+    gap[j] = static_cast<R>(constants.gap);
+    rate_mem[j] = static_cast<R>(constants.rate_mem);
+    ratio[j] = static_cast<R>(constants.ratio);
+  }
+};
+
+namespace internal {
+
+template <class Model, class R>
+JAXSNN_NOINLINE void PropagateLanes(std::int64_t n, const R* JAXSNN_RESTRICT slow,
+                                    const R* JAXSNN_RESTRICT gap, const R* JAXSNN_RESTRICT rate_mem,
+                                    const R* JAXSNN_RESTRICT ratio, R dt,
+                                    R* JAXSNN_RESTRICT v_from_v, R* JAXSNN_RESTRICT v_from_i,
+                                    R* JAXSNN_RESTRICT i_from_i, R* JAXSNN_RESTRICT reach) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    const auto p = Model::Propagate(slow[j], gap[j], rate_mem[j], ratio[j], dt);
+    v_from_v[j] = p.v_from_v;
+    v_from_i[j] = p.v_from_i;
+    i_from_i[j] = p.i_from_i;
+    reach[j] = dt * rate_mem[j];
+  }
+}
+
+}  // namespace internal
+
+// The solutions of n neurons over one time step.
+template <class Model, class R>
+void SetPropagators(const RateLanes<Model, R>& rates, std::int64_t n, double dt,
+                    const PropagatorLanes<R>& lanes) {
+  internal::PropagateLanes<Model>(n, rates.slow, rates.gap, rates.rate_mem, rates.ratio,
+                                  static_cast<R>(dt), lanes.v_from_v, lanes.v_from_i,
+                                  lanes.i_from_i, lanes.reach);
+}
+
 // Interval k ends at queue entry head + k; the last one, number `n_arrivals`, at `end`.
 template <class Model, class R>
 void FillIntervals(PropagatorLanes<R> lanes, const typename Model::Constants& constants,

@@ -44,15 +44,34 @@ void DecayIsExact() {
   for (int n = 0; n < 100000; ++n) {
     // Up to 650: beyond, the last digits are denormal and may be flushed.
     const double x = n % 2 == 0 ? 650 * u(random) : std::pow(10, -18 * u(random));
-    const jaxsnn::Decay decay = jaxsnn::DecayOver(x);
+    const jaxsnn::Decay<double> decay = jaxsnn::DecayOver(x);
     CHECK(Ulps(decay.kept, std::exp(-static_cast<long double>(x))) < 3);
     CHECK(Ulps(decay.lost, -std::expm1(-static_cast<long double>(x))) < 3);
   }
-  CHECK(jaxsnn::DecayOver(0).kept == 1);
-  CHECK(jaxsnn::DecayOver(0).lost == 0);
-  CHECK(jaxsnn::DecayOver(1e6).kept == jaxsnn::DecayOver(700).kept);
-  CHECK(jaxsnn::DecayOver(INFINITY).lost == 1);
-  CHECK(std::isnan(jaxsnn::DecayOver(NAN).kept));
+  CHECK(jaxsnn::DecayOver(0.0).kept == 1);
+  CHECK(jaxsnn::DecayOver(0.0).lost == 0);
+  CHECK(jaxsnn::DecayOver(1e6).kept == jaxsnn::DecayOver(700.0).kept);
+  CHECK(jaxsnn::DecayOver(std::numeric_limits<double>::infinity()).lost == 1);
+  CHECK(std::isnan(jaxsnn::DecayOver(std::numeric_limits<double>::quiet_NaN()).kept));
+}
+
+void DecayInSinglePrecision() {
+  std::mt19937_64 random(5);
+  std::uniform_real_distribution<double> u(0, 1);
+  const double ulp = std::numeric_limits<float>::epsilon();
+  for (int n = 0; n < 100000; ++n) {
+    // Up to 69, as above.
+    const auto x = static_cast<float>(n % 2 == 0 ? 69 * u(random) : std::pow(10, -18 * u(random)));
+    const jaxsnn::Decay<float> decay = jaxsnn::DecayOver(x);
+    const double kept = std::exp(-static_cast<double>(x));
+    const double lost = -std::expm1(-static_cast<double>(x));
+    CHECK(std::fabs(static_cast<double>(decay.kept) - kept) < 1.5 * ulp * kept);
+    CHECK(std::fabs(static_cast<double>(decay.lost) - lost) < 1.5 * ulp * lost);
+  }
+  CHECK(jaxsnn::DecayOver(0.0f).kept == 1);
+  CHECK(jaxsnn::DecayOver(0.0f).lost == 0);
+  CHECK(jaxsnn::DecayOver(1e6f).kept == jaxsnn::DecayOver(87.0f).kept);
+  CHECK(std::isnan(jaxsnn::DecayOver(std::numeric_limits<float>::quiet_NaN()).kept));
 }
 
 void SumsAreComplete() {
@@ -69,6 +88,7 @@ int main(int argc, char** argv) {
   test::Configure(argc, argv);
   Log1pIsExact();
   DecayIsExact();
+  DecayInSinglePrecision();
   SumsAreComplete();
   return test::Report();
 }

@@ -29,6 +29,7 @@ struct CubaLif {
     double rate_syn;  // 1 / tau_syn
     double slow;      // the smaller of the two rates
     double gap;       // the larger minus the smaller
+    double ratio;     // rate_mem / gap, 0 where they are equal
   };
 
   // The exact solution over a time step: (v, i) -> (v_from_v v + v_from_i i, i_from_i i).
@@ -73,20 +74,23 @@ struct CubaLif {
     const double slow = mem_slower ? rate_mem : rate_syn;
     // The difference of the rates taken this way stays exact to rounding for nearly equal taus.
     const double gap = (mem_slower ? tau_mem - tau_syn : tau_syn - tau_mem) * rate_mem * rate_syn;
-    return {tau_mem, rate_mem, rate_syn, slow, gap};
+    return {tau_mem, rate_mem, rate_syn, slow, gap, gap > 0 ? rate_mem / gap : 0.0};
   }
 
   // v_from_i = (e^{-t/tau_mem} - e^{-t/tau_syn}) tau_syn / (tau_mem - tau_syn), written so that no
   // ratio of the time constants cancels digits, equality included: with the slower rate s and the
-  // gap g >= 0 it is (t / tau_mem) (e^{-s t} - e^{-(s + g) t}) / (g t).
+  // gap g >= 0 it is e^{-s t} (1 - e^{-g t}) / (g tau_mem), or e^{-s t} t / tau_mem.
+  template <class R>
+  JAXSNN_HD JAXSNN_INLINE static Propagator<R> Propagate(const R& slow_rate, const R& gap_rate,
+                                                         const R& rate_mem, const R& ratio, R dt) {
+    const auto slow = DecayOver(slow_rate * dt), gap = DecayOver(gap_rate * dt);
+    const R fast_kept = slow.kept * gap.kept;
+    const R v_from_i = slow.kept * (ratio > 0 ? gap.lost * ratio : rate_mem * dt);
+    const bool mem_slower = slow_rate == rate_mem;
+    return {mem_slower ? slow.kept : fast_kept, v_from_i, mem_slower ? fast_kept : slow.kept};
+  }
   JAXSNN_HD JAXSNN_INLINE static Propagator<double> Propagate(const Constants& c, double dt) {
-    const double x = c.gap * dt;
-    const Decay slow = DecayOver(c.slow * dt), gap = DecayOver(x);
-    const double fast_kept = slow.kept * gap.kept;
-    const double mean = slow.kept * (x > 0 ? gap.lost / x : 1.0);
-    const bool mem_slower = c.rate_mem < c.rate_syn;
-    return {mem_slower ? slow.kept : fast_kept, c.rate_mem * dt * mean,
-            mem_slower ? fast_kept : slow.kept};
+    return Propagate(c.slow, c.gap, c.rate_mem, c.ratio, dt);
   }
 
   template <class R>
@@ -106,7 +110,7 @@ struct CubaLif {
   JAXSNN_HD static MemoryStep<double> Remember(const Constants& c, const Propagator<double>& p,
                                                double dt) {
     const double x = c.gap * dt;
-    const Decay slow = DecayOver(c.slow * dt), gap = DecayOver(x);
+    const auto slow = DecayOver(c.slow * dt), gap = DecayOver(x);
     const bool mem_slower = c.rate_mem < c.rate_syn;
     // Below 1/2 by the series of the first, 1/2! - x/3! + x^2/4! - ..., and by that both add up to
     // (1 - e^{-x}) / x.
