@@ -109,7 +109,10 @@ def test_gradients_equal_the_oracle(form, name, x64):
 
         def loss(real):
             result = call(
-                FORMS[form], {**operands, **real}, surrogate=SURROGATES[name], **rest  # noqa: B023
+                FORMS[form],
+                {**operands, **real},
+                surrogate=SURROGATES[name],
+                **rest,  # noqa: B023
             )
             values = {"spikes": result.spikes, "voltage": result.voltage}
             values |= {"v": result.state.v, "i": result.state.i}

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxsnn.base.types import Array, Float, Int32, Shaped
-from jaxsnn.ops import _checks
-from jaxsnn.ops._surrogate import Surrogate
+from jaxsnn.ops import _checks, _ffi
+from jaxsnn.ops._surrogate import SHAPES, Surrogate
 
 #: Whether what arrives in a step is added to the current before or after the state flows.
 Jump = Literal["before", "after"]
@@ -125,7 +125,15 @@ def lif_steps(
         ValueError, TypeError: shapes or dtypes do not fit, or an argument is out of range.
     """
     operands = _operands(label, coefficients, weights, state, inputs, recurrent, refractory, jump)
-    return _result(*_scan(operands, surrogate, refractory, jump == "before"))
+    results = _OP(
+        *operands,
+        refractory=refractory,
+        jump_first=jump == "before",
+        shape=SHAPES.index(surrogate.shape),
+        slope=float(surrogate.slope),
+        scale=float(surrogate.scale),
+    )
+    return _result(*results.values())
 
 
 def lif_steps_reference(
@@ -201,6 +209,40 @@ def _scan(operands, surrogate: Surrogate, refractory: int, jump_first: bool):
     state, outputs = jax.lax.scan(step, state, jnp.moveaxis(arriving, -2, 0))
     spikes, voltage = (jnp.moveaxis(x, 0, -2) for x in outputs)
     return spikes, voltage, state.v, state.i, state.hold
+
+
+def _elsewhere(*operands, refractory, jump_first, shape, slope, scale):
+    return _scan(operands, Surrogate(SHAPES[shape], slope, scale), refractory, jump_first)
+
+
+_NEURON = ("neurons",)
+_OP = _ffi.Op(
+    "lif_steps",
+    (
+        _ffi.Field("weights", ("inputs", "neurons"), differentiable=True, reduced=True),
+        _ffi.Field("recurrent", ("sources", "neurons"), differentiable=True, reduced=True),
+        _ffi.Field("inputs", ("steps", "inputs"), differentiable=True),
+        _ffi.Field("v", _NEURON, differentiable=True),
+        _ffi.Field("i", _NEURON, differentiable=True),
+        _ffi.Field("spikes", _NEURON, differentiable=True),
+        _ffi.Field("hold", _NEURON, integer=True),
+        *(
+            _ffi.Field(name, (f"{name}_values",), differentiable=True)
+            for name in StepCoefficients._fields
+        ),
+    ),
+    (
+        _ffi.Field("spikes", ("steps", "neurons"), differentiable=True),
+        _ffi.Field("voltage", ("steps", "neurons"), differentiable=True),
+        _ffi.Field("v", _NEURON, differentiable=True),
+        _ffi.Field("i", _NEURON, differentiable=True),
+        _ffi.Field("hold", _NEURON, integer=True),
+    ),
+    ["spikes", "voltage"],
+    shared_attributes=["refractory", "jump_first", "shape", "slope", "scale"],
+    optional_gradients={"inputs": ("inputs",), "parameters": StepCoefficients._fields},
+    elsewhere=_elsewhere,
+)
 
 
 def _result(spikes, voltage, v, i, hold) -> StepsResult:
