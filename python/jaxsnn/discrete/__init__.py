@@ -28,6 +28,7 @@ from jaxsnn.discrete.loss import (
     rate_mse,
     spike_count_regulariser,
 )
+from jaxsnn.discrete.network import DiscreteNetwork, discretise
 from jaxsnn.discrete.surrogate import (
     Surrogate,
     arctan,
@@ -42,6 +43,7 @@ from jaxsnn.event.leaky_integrate_and_fire import RecurrentWeights
 __all__ = [
     "LI",
     "LIF",
+    "DiscreteNetwork",
     "Layer",
     "RecurrentLIF",
     "RecurrentWeights",
@@ -49,6 +51,7 @@ __all__ = [
     "accuracy",
     "arctan",
     "constant_current_lif_encode",
+    "discretise",
     "euler_integrate",
     "fast_sigmoid",
     "gaussian",

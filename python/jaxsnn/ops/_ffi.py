@@ -362,7 +362,7 @@ class Op:
         """A cotangent as an operand; zeros have no batch axes, along which they broadcast."""
         if not isinstance(cotangent, ad.Zero):
             return cotangent
-        aval = cotangent.aval
+        aval: Any = cotangent.aval
         core = aval.shape[len(aval.shape) - field.rank :]
         return jnp.zeros(core, aval.dtype)
 
