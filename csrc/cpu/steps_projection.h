@@ -26,6 +26,7 @@ class CurrentRows {
     CurrentRows rows;
     rows.made_ = made;
     rows.arriving_ = arena.Take<R>(kProductRows * batch.n_neurons);
+    rows.fed_back_ = arena.Take<R>(batch.n_sources);
     rows.index_ = arena.Take<std::int32_t>(kProductRows * batch.n_inputs);
     rows.sources_ = arena.Take<std::int32_t>(batch.n_sources);
     rows.product_ = arena.Take<R>(kProductRows * batch.n_inputs);
@@ -41,7 +42,10 @@ class CurrentRows {
     R* const arriving = arriving_ + row * batch.n_neurons;
     if (batch.n_sources > 0) {
       const std::int64_t count = FindNonzeros(batch.n_sources, before, sources_);
-      AddRows(batch.n_neurons, batch.recurrent[example], before, sources_, count, arriving);
+      if (count == 0) return arriving;
+      std::fill_n(fed_back_, batch.n_neurons, R(0));
+      AddRows(batch.n_neurons, batch.recurrent[example], before, sources_, count, fed_back_);
+      AddScaled(batch.n_neurons, R(1), fed_back_, arriving);
     }
     return arriving;
   }
@@ -72,7 +76,7 @@ class CurrentRows {
   }
 
   StepsPanels<R>* made_ = nullptr;
-  R *arriving_ = nullptr, *product_ = nullptr, *panels_ = nullptr;
+  R *arriving_ = nullptr, *fed_back_ = nullptr, *product_ = nullptr, *panels_ = nullptr;
   std::int32_t *index_ = nullptr, *sources_ = nullptr;
 };
 

@@ -41,7 +41,7 @@ class Errors(NamedTuple):
         first: mean absolute error of first spikes, s.
         spikes: mean absolute error of all spikes of the neurons that fire as often, s.
         same: fraction of neurons that do, over all samples.
-        loss: relative error of the loss.
+        loss: mean absolute error of the samples' losses, relative to the mean loss.
         output_gradient: relative error of the gradient of the readout's weights.
         hidden_gradient: ``1 - cos`` of the angle between the gradients of the hidden layer's
             weights. The surrogate's length means nothing, it grows as ``1 / dt``.
@@ -72,12 +72,13 @@ def measure(seed: int = 0, steps: Sequence[float] = STEPS) -> dict[Method, list[
         parameters = jax.tree.map(lambda x: x.astype(jnp.float64), parameters)
         spikes, labels = _samples(seed)
 
-        def exact(parameters: Any) -> tuple[Array, Spikes]:
+        def exact(parameters: Any) -> tuple[Array, tuple[Array, Spikes]]:
             outputs = network.apply(parameters, spikes)
             scores = outputs["readout"].maximum.v
-            return voltage_cross_entropy(scores, labels, scale=SCALE).mean(), outputs["hidden"]
+            losses = voltage_cross_entropy(scores, labels, scale=SCALE)
+            return losses.mean(), (losses, outputs["hidden"])
 
-        (loss, hidden), gradient = jax.value_and_grad(exact, has_aux=True)(parameters)
+        (_, (losses, hidden)), gradient = jax.value_and_grad(exact, has_aux=True)(parameters)
         expected = _by_neuron(np.asarray(hidden.time), np.asarray(hidden.index))
         found: dict[Method, list[Errors]] = {}
         for method in METHODS:
@@ -85,15 +86,14 @@ def measure(seed: int = 0, steps: Sequence[float] = STEPS) -> dict[Method, list[
             for dt in steps:
                 apply = discretise(graph, dt=dt, method=method).apply
 
-                def stepped(parameters: Any, apply=apply) -> tuple[Array, Array]:
+                def stepped(parameters: Any, apply=apply) -> tuple[Array, tuple[Array, Array]]:
                     outputs = apply(parameters, spikes)
                     scores = max_over_time(outputs["readout"])
                     losses = voltage_cross_entropy(scores, labels, scale=SCALE)
-                    return losses.mean(), outputs["hidden"]
+                    return losses.mean(), (losses, outputs["hidden"])
 
-                (own, fired), own_gradient = jax.jit(jax.value_and_grad(stepped, has_aux=True))(
-                    parameters
-                )
+                both = jax.jit(jax.value_and_grad(stepped, has_aux=True))
+                (_, (own, fired)), own_gradient = both(parameters)
                 sample, step, index = np.nonzero(np.asarray(fired))
                 times = [
                     (step[(sample == b) & (index == n)] - 0.5) * dt
@@ -103,7 +103,7 @@ def measure(seed: int = 0, steps: Sequence[float] = STEPS) -> dict[Method, list[
                 found[method].append(
                     Errors(
                         *_time_errors(expected, times),
-                        float(abs(own - loss) / loss),
+                        float(jnp.mean(abs(own - losses)) / jnp.mean(losses)),
                         *_gradient_errors(gradient, own_gradient),
                     )
                 )
@@ -160,18 +160,16 @@ def _plot(found: dict[Method, list[Errors]], path: Path) -> None:
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     times, losses, gradients = figure.subplots(1, 3)
     for (method, errors), colour in zip(found.items(), ("C0", "C1"), strict=True):
-
-        def draw(
-            axes: Any, name: str, label: str, line: str, method=method, errors=errors, c=colour
+        for axes, name, label, line in (
+            (times, "first", "first spikes", "-"),
+            (times, "spikes", "all spikes", "--"),
+            (losses, "loss", "loss", "-"),
+            (gradients, "output_gradient", "readout, relative error", "-"),
+            (gradients, "hidden_gradient", "hidden layer, 1 - cos", "--"),
         ):
-            values = [getattr(e, name) for e in errors]
-            axes.loglog(STEPS, values, line, color=c, marker="o", ms=3, label=f"{method}, {label}")
-
-        draw(times, "first", "first spikes", "-")
-        draw(times, "spikes", "all spikes", "--")
-        draw(losses, "loss", "loss", "-")
-        draw(gradients, "output_gradient", "readout, relative error", "-")
-        draw(gradients, "hidden_gradient", "hidden layer, 1 - cos", "--")
+            values = [getattr(own, name) for own in errors]
+            style = {"color": colour, "marker": "o", "markersize": 3, "linestyle": line}
+            axes.loglog(STEPS, values, label=f"{method}, {label}", **style)
     times.loglog(STEPS, STEPS, ":", color="grey", label="dt")
     times.set(title="spike times", ylabel="mean error, s")
     losses.set(title="loss", ylabel="relative error")

@@ -62,7 +62,7 @@ def spatio_temporal_encode(
                 f"{where}: {name} is {time}, expected a time of the steps, from 0 to "
                 f"{(n_steps - 1) * dt:g}"
             )
-    values = _in_range(where, values, 0, 1)
+    values = _in_range(where, values, 0.0, 1.0)
     times = values * t_late
     if bias_time is not None:
         bias = jnp.full((*times.shape[:-1], 1), bias_time, times.dtype)
@@ -102,7 +102,7 @@ def latency_encode(
     for name, value in (("tau", tau), ("v_th", v_th)):
         if not (np.isfinite(value) and value > 0):
             raise ValueError(f"{where}: {name} is {value}, expected a finite number > 0")
-    currents = _in_range(where, currents, 0, np.inf)
+    currents = _in_range(where, currents, 0.0, np.inf)
     enough = currents > v_th
     safe = jnp.where(enough, currents, 2 * v_th)
     times = jnp.where(enough, -tau * jnp.log1p(-v_th / safe), jnp.inf)
@@ -136,7 +136,7 @@ def poisson_encode(
     _check_steps(where, n_steps, dt)
     if not 0 <= rate * dt <= 1:
         raise ValueError(f"{where}: rate is {rate}, expected 0 to 1 / dt = {1 / dt:g}")
-    values = _in_range(where, values, 0, 1)
+    values = _in_range(where, values, 0.0, 1.0)
     shape = (*values.shape[:-1], n_steps, values.shape[-1])
     drawn = jax.random.uniform(key, shape, values.dtype)
     return (drawn < values[..., None, :] * (rate * dt)).astype(values.dtype)

@@ -27,7 +27,8 @@ from jaxsnn.ops._lif_steps import (
 
 __all__ = ["LI", "LIF", "Layer", "RecurrentLIF", "serial"]
 
-Steps = Float[Array, "*batch n_steps n_channels"]
+Steps = Float[Array, "... n_steps n_inputs"]
+Outputs = Float[Array, "... n_steps n_outputs"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +131,7 @@ class _Neurons:
             **self._static,
         )
 
-    def _apply(self, weights: Any, inputs: Steps) -> Steps:
+    def _apply(self, weights: Any, inputs: Steps) -> Outputs:
         result = self._run(weights, inputs)
         return result.spikes if self.spiking else result.voltage
 
@@ -324,7 +325,7 @@ def serial(*layers: Layer) -> Layer:
             weights.append(drawn)
         return n_inputs, weights
 
-    def apply(weights: list[Any], inputs: Steps) -> list[Steps]:
+    def apply(weights: list[Any], inputs: Steps) -> list[Outputs]:
         if len(weights) != len(layers):
             raise ValueError(
                 f"serial: weights has {len(weights)} entries, expected one for each of the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -182,7 +183,7 @@ class _Engine:
                 f"discretise: projection {edge[0]!r} -> {edge[1]!r}: delays are traced, expected "
                 "fixed ones, or trained ones outside of jit and grad: rounding has no derivative"
             )
-        return np.maximum(np.rint(np.asarray(delay) / self.dt).astype(int), least)
+        return np.asarray(np.maximum(np.rint(np.asarray(delay) / self.dt), least), int)
 
     def run(
         self, names: list[str], parameters: Parameters, spikes: Mapping[str, Array]
@@ -190,7 +191,7 @@ class _Engine:
         """The outputs of the populations of a component."""
         populations = [self.population(name) for name in names]
         sizes = [population.n_neurons for population in populations]
-        starts = dict(zip(names, np.cumsum([0, *sizes[:-1]]), strict=True))
+        starts = dict(zip(names, itertools.accumulate(sizes, initial=0), strict=False))
         params = _merge_parameters(
             [
                 population.parameters(parameters.get(name, {}))
@@ -283,7 +284,7 @@ def _place(block: Array, rows: tuple[int, int], columns: tuple[int, int]) -> Arr
     """A block of weights in a matrix of zeros: from where on, and how large the matrix is."""
     pads = [(0, 0)] * (block.ndim - 2)
     for (start, size), own in zip((rows, columns), block.shape[-2:], strict=True):
-        pads.append((int(start), int(size - start - own)))
+        pads.append((start, size - start - own))
     return jnp.pad(block, pads)
 
 

@@ -182,7 +182,7 @@ class Op:
         self._linear.multiple_results = True
         self._backward = self._primitive("bwd", self._backward_shapes, self._lower_backward)
         if elsewhere is not None:
-            self._lower_elsewhere(elsewhere)
+            self.elsewhere = self._lower_elsewhere(elsewhere)
         batching.primitive_batchers[self._forward] = self._batch_forward
         batching.primitive_batchers[self._linear] = self._batch_linear
         batching.primitive_batchers[self._backward] = self._batch_backward
@@ -218,8 +218,8 @@ class Op:
         )
         return primitive
 
-    def _lower_elsewhere(self, elsewhere: Callable[..., Sequence[jax.Array]]) -> None:
-        """Lowers both calls on all platforms for which there is nothing else."""
+    def _lower_elsewhere(self, elsewhere: Callable[..., Sequence[jax.Array]]):
+        """Lowers both calls on all platforms for which there is nothing else; returns what to."""
 
         def forward(*operands, sizes, attributes):
             del sizes
@@ -257,6 +257,7 @@ class Op:
 
         for primitive, lower in ((self._forward, forward), (self._backward, backward)):
             mlir.register_lowering(primitive, mlir.lower_fun(lower, multiple_results=True))
+        return forward, backward
 
     def _sizes(self, operands: Sequence[Any], sizes: tuple[tuple[str, int], ...]) -> dict[str, int]:
         found = dict(sizes)
