@@ -301,6 +301,22 @@ class TestTransforms:
         assert "jaxsnn" not in "".join(line for line in text.splitlines() if "custom_call" in line)
 
 
+@pytest.mark.parametrize("form", [lif_steps, lif_steps_reference])
+def test_program_does_not_grow_with_steps(form):
+    """And so compile time does not."""
+    sizes = []
+    for n_steps in (10, 10_000):
+        arguments = draw(1, (4,), 5, 9, n_steps, density=0.1, recurrent=True, dtype=jnp.float32)
+        moving, hold = split(arguments)
+
+        def loss(moving, hold=hold):
+            arguments = moving | {"state": moving["state"]._replace(hold=hold)}
+            return call(form, arguments).spikes.sum()
+
+        sizes.append(len(jax.jit(jax.grad(loss)).lower(moving).as_text().splitlines()))
+    assert sizes[0] == sizes[1]
+
+
 THREADS = """
 import os, sys
 os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: int(sys.argv[1])]))
