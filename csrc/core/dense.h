@@ -39,13 +39,41 @@ JAXSNN_INLINE std::int64_t FindInChunks(std::int64_t first, std::int64_t n,
 }
 
 // The indices of the values that are not zero, in ascending order. Returns how many there are.
+// There must be room for kIndexRoom more.
+inline constexpr std::int64_t kIndexRoom = 16;
 template <class R>
 std::int64_t FindNonzeros(std::int64_t n, const R* x, std::int32_t* index) {
-  std::int64_t count = 0;
-  std::int64_t j = FindInChunks<32>(0, n, x, index, count);
+  std::int64_t count = 0, j = 0;
+#if defined(JAXSNN_ISA_avx512)
+  // Without branches, which few spikes in a random order would mispredict.
+  if constexpr (sizeof(R) == 4) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; j < n; j += 16) {
+      const auto inside = static_cast<__mmask16>(n - j < 16 ? (1u << (n - j)) - 1 : 0xffffu);
+      const __m512 values = _mm512_maskz_loadu_ps(inside, x + j);
+      const __mmask16 found = _mm512_cmp_ps_mask(values, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+      const __m512i at = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(j)));
+      _mm512_storeu_si512(index + count, _mm512_maskz_compress_epi32(found, at));
+      count += std::popcount(static_cast<std::uint32_t>(found));
+    }
+    return count;
+  }
+#endif
+  j = FindInChunks<32>(j, n, x, index, count);
   j = FindInChunks<8>(j, n, x, index, count);
   FindInChunks<1>(j, n, x, index, count);
   return count;
+}
+
+// Asks for values that are needed soon.
+template <class R>
+JAXSNN_INLINE void Prefetch(std::int64_t n, const R* values) {
+#if defined(__GNUC__)
+  constexpr std::int64_t kLine = 64 / sizeof(R);
+  for (std::int64_t j = 0; j < n; j += kLine) __builtin_prefetch(values + j);
+#else
+  (void)n, (void)values;
+#endif
 }
 
 template <class R>
@@ -112,7 +140,7 @@ void MultiplyPanels(std::int64_t n_inner, std::int64_t n_columns, const R* JAXSN
                     const R* JAXSNN_RESTRICT panels, R* const* out) {
   constexpr std::int64_t kWidth = kPanelColumns<R>;
   for (std::int64_t first = 0; first < n_columns; first += kWidth) {
-    R tile[kRows][kWidth];
+    const std::int64_t width = std::min(kWidth, n_columns - first);
 #if defined(__GNUC__)
     constexpr int kLanes = static_cast<int>(kRegisterBytes / sizeof(R));
     constexpr int kVectors = static_cast<int>(kWidth) / kLanes;
@@ -127,8 +155,15 @@ void MultiplyPanels(std::int64_t n_inner, std::int64_t n_columns, const R* JAXSN
         for (int c = 0; c < kVectors; ++c) sums[r][c] += left[k * kRows + r] * right[c];
       }
     }
-    std::memcpy(tile, sums, sizeof(tile));
+    if (width == kWidth) {
+      for (int r = 0; r < kRows; ++r) std::memcpy(out[r] + first, sums[r], sizeof(sums[r]));
+    } else {
+      R tile[kRows][kWidth];
+      std::memcpy(tile, sums, sizeof(tile));
+      for (int r = 0; r < kRows; ++r) std::copy(tile[r], tile[r] + width, out[r] + first);
+    }
 #else
+    R tile[kRows][kWidth];
     for (auto& row : tile) std::fill(row, row + kWidth, R(0));
     for (std::int64_t k = 0; k < n_inner; ++k) {
       for (int r = 0; r < kRows; ++r) {
@@ -136,10 +171,9 @@ void MultiplyPanels(std::int64_t n_inner, std::int64_t n_columns, const R* JAXSN
         for (std::int64_t l = 0; l < kWidth; ++l) tile[r][l] += x * panels[k * kWidth + l];
       }
     }
+    for (int r = 0; r < kRows; ++r) std::copy(tile[r], tile[r] + width, out[r] + first);
 #endif
     panels += n_inner * kWidth;
-    const std::int64_t width = std::min(kWidth, n_columns - first);
-    for (int r = 0; r < kRows; ++r) std::copy(tile[r], tile[r] + width, out[r] + first);
   }
 }
 

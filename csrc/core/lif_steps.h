@@ -100,14 +100,14 @@ void StepLanesBackward(const StepLanes<R>& lanes, R slope, R scale, std::int64_t
   const R* JAXSNN_RESTRICT v_th = lanes.v_th;
   const R* JAXSNN_RESTRICT v_reset = lanes.v_reset;
   const R* JAXSNN_RESTRICT u = record.u;
-  const R* JAXSNN_RESTRICT z = record.z;
   const R* JAXSNN_RESTRICT ct_z = record.ct_z;
   const R* JAXSNN_RESTRICT ct_u = record.ct_u;
   const R* JAXSNN_RESTRICT fed_back = record.fed_back;
   for (std::int64_t j = 0; j < n; ++j) {
     const R slack = SurrogateDerivative<kShape, R>(slope, scale, u[j] - v_th[j]);
     const R spike = (ct_z[j] + fed_back[j]) + av[j] * (v_reset[j] - u[j]);
-    R voltage = ((z[j] != 0 ? R(0) : av[j]) + ct_u[j]) + spike * slack;
+    // A neuron that was not held has spiked where its voltage was above the threshold.
+    R voltage = ((u[j] > v_th[j] ? R(0) : av[j]) + ct_u[j]) + spike * slack;
     if constexpr (kHold) voltage = record.held[j] != 0 ? R(0) : voltage;
     av[j] = voltage - leak[j] * voltage;
     ai[j] = decay[j] * ai[j] + drive[j] * voltage;

@@ -20,6 +20,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(JAXSNN_ISA_avx512)
+#include <immintrin.h>
+#endif
+
 #include "core/types.h"
 #include "cpu/batch.h"
 #include "cpu/kernels.h"

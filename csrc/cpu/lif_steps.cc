@@ -112,7 +112,7 @@ struct BackwardScratch {
     s.lanes = arena.Take<R>(kProductRows * 6 * n);
     for (R** row : {&s.av, &s.ai, &s.fed, &s.fed_next}) *row = arena.Take<R>(kProductRows * n);
     s.held = arena.Take<std::int32_t>(kProductRows * n);
-    s.index = arena.Take<std::int32_t>(kProductRows * std::max(n, k));
+    s.index = arena.Take<std::int32_t>(kProductRows * std::max(n, k) + kIndexRoom);
     s.counts = arena.Take<std::int64_t>(kProductRows);
     s.product = arena.Take<R>(kProductRows * std::max(n, k));
     s.recurrent_panels = arena.Take<R>(PanelsSize<R>(n, batch.n_sources));
@@ -258,6 +258,10 @@ class BlockSweep {
                                cotangents_.voltage[b] + t * n_,
                                s_.fed + r * n_};
     if (hold) FindHeld(r, t);
+    if (t > 0) {  // samples take turns, which is more streams than processors follow
+      Prefetch(n_, record.u - n_);
+      Prefetch(n_, record.ct_z - n_);
+    }
     const StepLanes<R>& lanes = lanes_[r];
     R* const av = s_.av + r * n_;
     R* const ai = s_.ai + r * n_;

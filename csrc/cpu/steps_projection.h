@@ -27,8 +27,8 @@ class CurrentRows {
     rows.made_ = made;
     rows.arriving_ = arena.Take<R>(kProductRows * batch.n_neurons);
     rows.fed_back_ = arena.Take<R>(batch.n_sources);
-    rows.index_ = arena.Take<std::int32_t>(kProductRows * batch.n_inputs);
-    rows.sources_ = arena.Take<std::int32_t>(batch.n_sources);
+    rows.index_ = arena.Take<std::int32_t>(kProductRows * batch.n_inputs + kIndexRoom);
+    rows.sources_ = arena.Take<std::int32_t>(batch.n_sources + kIndexRoom);
     rows.product_ = arena.Take<R>(kProductRows * batch.n_inputs);
     rows.panels_ = arena.Take<R>(PanelsSize<R>(batch.n_inputs, batch.n_neurons));
     return rows;
