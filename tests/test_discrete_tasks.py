@@ -6,10 +6,11 @@ import re
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from jaxsnn.discrete.tasks import yinyang
+from jaxsnn.discrete.tasks import yinyang, yinyang_warm_up
 
 SMALL = [
     *("--hidden=10", "--epochs=2", "--batch-size=20"),
@@ -69,15 +70,14 @@ def test_same_seed_same_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [["--dtype=float64", "--bias-time=none"], ["--method=exponential", "--v-th=1"]]
+    "options",
+    [
+        ["--dtype=float64", "--bias-time=none", "--surrogate=gaussian"],
+        ["--method=exponential", "--v-th=1", "--spike-cost=0"],
+    ],
 )
 def test_other_options(options):
     assert yinyang.main([*SMALL, "--epochs=1", *options]) == 0
-
-
-@pytest.mark.parametrize("surrogate", yinyang.SURROGATES)
-def test_every_surrogate(surrogate):
-    assert yinyang.main([*SMALL, "--epochs=1", f"--surrogate={surrogate}"]) == 0
 
 
 def test_it_learns(tmp_path):
@@ -86,6 +86,31 @@ def test_it_learns(tmp_path):
     assert yinyang.main(options) == 0
     _, metrics = read(tmp_path)
     assert metrics[-1]["validation"]["accuracy"] > 0.55
+
+
+@pytest.mark.parametrize("warm_up", [0, 2])
+def test_warm_up(warm_up, tmp_path, capsys):
+    """Both phases run, and the second goes on where the first ended."""
+    options = [f"--warm-up={warm_up}", "--epochs=1", f"--out={tmp_path}"]
+    assert yinyang_warm_up.main([*SMALL[:1], *SMALL[2:], *options]) == 0
+    _, metrics = read(tmp_path)
+    assert set(metrics[0]["test"]["spikes_per_sample"]) == {"hidden"}
+    said = re.findall(r"warm-up epoch (\d): loss \S+, test accuracy", capsys.readouterr().err)
+    assert said == [str(number) for number in range(1, warm_up + 1)]
+
+
+def test_warm_up_changes_the_initial_weights():
+    config = dataclasses.replace(
+        yinyang_warm_up.DEFAULTS, hidden=10, train_size=60, test_size=20, batch_size=20, warm_up=1
+    )
+    without = dataclasses.replace(config, warm_up=0)
+    after, before = (
+        yinyang_warm_up.make_network(c).init(jax.random.key(0))["weights"]
+        for c in (config, without)
+    )
+    for a, b in zip(after, before, strict=True):
+        assert a.shape == b.shape
+        assert not np.allclose(a, b)
 
 
 def test_help_explains_every_option(capsys):

@@ -75,7 +75,7 @@ class Config(YinYangOptions):
         0.8, _not_negative, "spikes per hidden neuron and sample to aim at"
     )
     spike_cost: float = _option(
-        6.4e-4, _not_negative, "weight of the squared distance of hidden neurons from that"
+        1e-4, _not_negative, "weight of the squared distance of hidden neurons from that"
     )
 
     def __post_init__(self) -> None:
@@ -107,8 +107,8 @@ DEFAULTS = Config(
     output_std=0.2,
     epochs=100,
     batch_size=64,
-    learning_rate=5e-3,
-    lr_decay=0.96,
+    learning_rate=1e-2,
+    lr_decay=0.97,
 )
 
 

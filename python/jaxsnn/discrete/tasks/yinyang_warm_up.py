@@ -24,7 +24,7 @@ from jaxsnn.discrete.decode import max_over_time, spike_count
 from jaxsnn.discrete.encode import steps_from_spikes
 from jaxsnn.discrete.network import discretise
 from jaxsnn.event.encode import latency_encode
-from jaxsnn.event.leaky_integrate import LeakyIntegrator
+from jaxsnn.event.leaky_integrate import LeakyIntegrator, Reading
 from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF
 from jaxsnn.event.loss import voltage_cross_entropy
 from jaxsnn.event.population import Layer
@@ -55,9 +55,9 @@ N_CLASSES = 3
 class Config(YinYangOptions):
     """What a run depends on."""
 
-    warm_up: int = _option(5, _size, "epochs in time steps before the exact ones")
+    warm_up: int = _option(10, _size, "epochs in time steps before the exact ones")
     dt: float = _option(5e-4, _positive, "time step of these", "s")
-    warm_up_learning_rate: float = _option(5e-3, _positive, "their learning rate")
+    warm_up_learning_rate: float = _option(1e-2, _positive, "their learning rate")
     scale: float = _option(0.1, _positive, "difference of the readout's voltages that counts")
     hidden_spikes: int = _option(
         1200,
@@ -73,14 +73,18 @@ class Config(YinYangOptions):
 
 DEFAULTS = Config(
     hidden=120,
-    t_max=60e-3,
-    hidden_mean=2.0,
-    hidden_std=1.0,
+    tau_mem=10e-3,
+    tau_syn=5e-3,
+    t_max=30e-3,
+    t_late=15e-3,
+    hidden_mean=0.0,
+    hidden_std=1.2,
     output_mean=0.0,
     output_std=0.2,
-    epochs=15,
+    epochs=30,
+    batch_size=64,
     learning_rate=5e-3,
-    lr_decay=0.85,
+    lr_decay=0.9,
 )
 
 
@@ -103,12 +107,11 @@ def load(config: Config) -> tuple[Examples, dict[str, Examples]]:
 def make_network(config: Config) -> TaskNetwork:
     """The network, whose initial weights are those after the epochs in time steps."""
     n_inputs = 4 + (config.bias_time is not None)
-    constants = {"tau_mem": config.tau_mem, "tau_syn": config.tau_syn}
     hidden = EventPropLIF(
         config.hidden,
         n_spikes=config.hidden_spikes,
         t_max=config.t_max,
-        params=LIFParameters(**constants),
+        params=LIFParameters(tau_mem=config.tau_mem, tau_syn=config.tau_syn),
         mean=config.hidden_mean,
         std=config.hidden_std,
         name="hidden layer",
@@ -116,7 +119,8 @@ def make_network(config: Config) -> TaskNetwork:
     output = LeakyIntegrator(
         N_CLASSES,
         t_max=config.t_max,
-        **constants,
+        tau_mem=config.tau_mem,
+        tau_syn=config.tau_syn,
         mean=config.output_mean,
         std=config.output_std,
         maximum=True,
@@ -187,7 +191,12 @@ def _warm_up(
 
 def make_objective(config: Config) -> Objective:
     """Cross-entropy of the largest voltages."""
-    return voltage_objective(lambda reading: reading.maximum.v, scale=config.scale)
+
+    def largest(reading: Reading) -> Array:
+        assert reading.maximum is not None  # the network asks for it
+        return reading.maximum.v
+
+    return voltage_objective(largest, scale=config.scale)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
