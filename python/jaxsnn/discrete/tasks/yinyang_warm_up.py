@@ -55,10 +55,10 @@ N_CLASSES = 3
 class Config(YinYangOptions):
     """What a run depends on."""
 
-    warm_up: int = _option(10, _size, "epochs in time steps before the exact ones")
+    warm_up: int = _option(20, _size, "epochs in time steps before the exact ones")
     dt: float = _option(5e-4, _positive, "time step of these", "s")
     warm_up_learning_rate: float = _option(1e-2, _positive, "their learning rate")
-    scale: float = _option(0.1, _positive, "difference of the readout's voltages that counts")
+    scale: float = _option(0.5, _positive, "difference of the readout's voltages that counts")
     hidden_spikes: int = _option(
         1200,
         _count,
@@ -81,10 +81,10 @@ DEFAULTS = Config(
     hidden_std=1.2,
     output_mean=0.0,
     output_std=0.2,
-    epochs=30,
+    epochs=50,
     batch_size=64,
     learning_rate=5e-3,
-    lr_decay=0.9,
+    lr_decay=0.94,
 )
 
 
