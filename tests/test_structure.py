@@ -15,7 +15,7 @@ CSRC = ROOT / "csrc"
     ("folder", "allowed"),
     [
         ("core", {"core"}),
-        ("cpu", {"core", "cpu"}),
+        ("cpu", {"core", "cpu", "sys"}),
         ("ffi", {"core", "cpu", "ffi", "xla", "nanobind"}),
     ],
 )

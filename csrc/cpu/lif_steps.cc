@@ -4,6 +4,7 @@
 
 #include <unordered_map>
 
+#include "cpu/huge_pages.h"
 #include "cpu/isa_begin.h"
 
 #include "core/dense.h"
@@ -369,6 +370,7 @@ class Plan {
                            of_recurrent[group.recurrent] > 1 ? offset(recurrent) : -1);
     }
     partial_ = std::make_unique_for_overwrite<R[]>(static_cast<std::size_t>(size));
+    AdviseHugePages(partial_.get(), size);
     for (std::size_t g = 0; g < groups.size(); ++g) {
       const auto [w, r] = offsets[g];
       groups[g].weight_sums = w < 0 ? groups[g].weights : partial_.get() + w;
@@ -489,6 +491,8 @@ template <Isa isa, class R>
 void LifStepsForward(const BatchSteps<R>& batch, const BatchStepsResults<R>& results,
                      ThreadPool& pool) {
   if (batch.n_batch == 0) return;
+  AdviseHugePages(results.spikes.data(), results.spikes.size());
+  AdviseHugePages(results.voltage.data(), results.voltage.size());
   const std::int64_t workers = NumWorkers(pool, batch.n_batch, PassCost(batch));
   std::vector<StepsPanels<R>> panels(static_cast<std::size_t>(workers));
   Arena measure(nullptr);
@@ -514,6 +518,9 @@ void LifStepsBackward(const BatchSteps<R>& batch, const BatchStepsResults<R>& re
     std::fill_n(gradients.weights.data(), gradients.weights.size(), R(0));
     std::fill_n(gradients.recurrent.data(), gradients.recurrent.size(), R(0));
     return;
+  }
+  if (gradients.want_inputs) {
+    AdviseHugePages(gradients.inputs.data(), gradients.inputs.size());
   }
   const Plan<R> plan(batch, gradients);
   const auto n_groups = static_cast<std::int64_t>(plan.groups.size());
