@@ -15,7 +15,7 @@ CSRC = ROOT / "csrc"
     ("folder", "allowed"),
     [
         ("core", {"core"}),
-        ("cpu", {"core", "cpu"}),
+        ("cpu", {"core", "cpu", "sys"}),
         ("ffi", {"core", "cpu", "ffi", "xla", "nanobind"}),
     ],
 )
@@ -60,6 +60,7 @@ for name in ("optax", "tqdm", "jaxtyping", "beartype", "matplotlib"):
 import jax
 before = dict(jax.config.values)
 import jaxsnn, jaxsnn.event, jaxsnn.dataset, jaxsnn.event.training
+import jaxsnn.discrete, jaxsnn.discrete.convergence
 assert dict(jax.config.values) == before
 assert not logging.getLogger().handlers and not logging.getLogger("jaxsnn").handlers
 """

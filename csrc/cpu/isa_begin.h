@@ -14,6 +14,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <limits>
 #include <memory>
@@ -21,6 +22,10 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+#if defined(JAXSNN_ISA_avx512)
+#include <immintrin.h>
+#endif
 
 #include "core/types.h"
 #include "cpu/batch.h"

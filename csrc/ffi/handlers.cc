@@ -545,6 +545,8 @@ const Target kTargets[kNumTargets] = {
     {"jaxsnn_flow_bwd", kFlowBwd},
     {"jaxsnn_next_crossing_fwd", kCrossingFwd},
     {"jaxsnn_next_crossing_bwd", kCrossingBwd},
+    {"jaxsnn_lif_steps_fwd", LifStepsForwardCall},
+    {"jaxsnn_lif_steps_bwd", LifStepsBackwardCall},
 };
 
 }  // namespace jaxsnn

@@ -6,12 +6,15 @@
 
 namespace jaxsnn {
 
+XLA_FFI_Error* LifStepsForwardCall(XLA_FFI_CallFrame* frame);
+XLA_FFI_Error* LifStepsBackwardCall(XLA_FFI_CallFrame* frame);
+
 struct Target {
   const char* name;
   XLA_FFI_Handler* handler;
 };
 
-inline constexpr int kNumTargets = 10;
+inline constexpr int kNumTargets = 12;
 extern const Target kTargets[kNumTargets];
 
 }  // namespace jaxsnn

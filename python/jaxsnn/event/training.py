@@ -50,11 +50,11 @@ class Examples(NamedTuple):
     """A set of encoded samples.
 
     Attributes:
-        spikes: input spikes ``[n_samples, n_spikes]``.
+        spikes: input as the network takes it, e.g. :class:`Spikes` ``[n_samples, n_spikes]``.
         labels: ``[n_samples]`` integers, the output neuron of the right class.
     """
 
-    spikes: Spikes
+    spikes: Any
     labels: Int[Array, " n_samples"]
 
 
@@ -143,10 +143,13 @@ class Judgement(NamedTuple):
     Attributes:
         loss: ``[n_samples]``.
         correct: ``[n_samples]``, whether the right class was recognised.
+        spikes: ``[n_layers]``, spikes per sample of every layer; None counts what the layers
+            recorded.
     """
 
     loss: Float[Array, " n_samples"]
     correct: Bool[Array, " n_samples"]
+    spikes: Float[Array, " n_layers"] | None = None
 
 
 #: From a key and input spikes ``[n_samples, n_spikes]`` to such as the network is to learn from.
@@ -210,15 +213,12 @@ def evaluation(network: Layer, objective: Objective) -> jax.stages.Wrapped:
 
     def evaluate(weights: Any, examples: Examples) -> tuple[Array, Array, Array]:
         recorded = network.apply(weights, examples.spikes)
-        loss, correct = objective(recorded, examples.labels)
-        layers = [spikes for spikes in map(_spikes_of, recorded) if spikes is not None]
-        fired = jnp.stack([jnp.sum(spikes.index >= 0) for spikes in layers])
-        n_samples = examples.labels.shape[0]
-        return (
-            jnp.mean(loss),
-            jnp.mean(correct, dtype=loss.dtype),
-            fired.astype(loss.dtype) / n_samples,
-        )
+        loss, correct, fired = objective(recorded, examples.labels)
+        if fired is None:
+            layers = [spikes for spikes in map(_spikes_of, recorded) if spikes is not None]
+            fired = jnp.stack([jnp.sum(spikes.index >= 0) for spikes in layers])
+            fired = fired.astype(loss.dtype) / examples.labels.shape[0]
+        return jnp.mean(loss), jnp.mean(correct, dtype=loss.dtype), fired
 
     return jax.jit(evaluate)
 

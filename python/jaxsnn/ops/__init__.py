@@ -4,8 +4,17 @@ All are pure functions of arrays and work under ``jit``, ``vmap``, ``grad``, ``l
 ``jax.checkpoint``.
 """
 
+from jaxsnn.ops._lif_steps import (
+    StepCoefficients,
+    StepsResult,
+    StepState,
+    lif_step,
+    lif_steps,
+    lif_steps_reference,
+)
 from jaxsnn.ops._neuron import flow, next_crossing
 from jaxsnn.ops._status import FAILURES, Status, status_message
+from jaxsnn.ops._surrogate import Surrogate
 from jaxsnn.ops._window import (
     Event,
     EventKind,
@@ -25,10 +34,17 @@ __all__ = [
     "Maximum",
     "Probes",
     "Status",
+    "StepCoefficients",
     "StepResult",
+    "StepState",
+    "StepsResult",
+    "Surrogate",
     "event_loop",
     "event_step",
     "flow",
+    "lif_step",
+    "lif_steps",
+    "lif_steps_reference",
     "next_crossing",
     "status_message",
 ]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -152,6 +152,9 @@ class Op:
         shared_attributes: names of the attributes that the backward call takes as well.
         optional_gradients: groups of operands, for each of which the backward call takes an
             attribute ``want_<group>``: whether any of their gradients is wanted.
+        elsewhere: the forward call in JAX, for platforms without the custom call:
+            ``elsewhere(*operands, **attributes) -> results``. Its derivative replaces the backward
+            call there.
     """
 
     def __init__(
@@ -163,6 +166,7 @@ class Op:
         gradient_axes: Mapping[str, tuple[str, ...]] | None = None,
         shared_attributes: Sequence[str] = (),
         optional_gradients: Mapping[str, Sequence[str]] | None = None,
+        elsewhere: Callable[..., Sequence[jax.Array]] | None = None,
     ):
         self.name = name
         self.operands = tuple(operands)
@@ -177,6 +181,8 @@ class Op:
         self._linear = Primitive(f"jaxsnn_{name}_linear")
         self._linear.multiple_results = True
         self._backward = self._primitive("bwd", self._backward_shapes, self._lower_backward)
+        if elsewhere is not None:
+            self.elsewhere = self._lower_elsewhere(elsewhere)
         batching.primitive_batchers[self._forward] = self._batch_forward
         batching.primitive_batchers[self._linear] = self._batch_linear
         batching.primitive_batchers[self._backward] = self._batch_backward
@@ -211,6 +217,47 @@ class Op:
             primitive, mlir.lower_fun(lower, multiple_results=True), platform="cpu"
         )
         return primitive
+
+    def _lower_elsewhere(self, elsewhere: Callable[..., Sequence[jax.Array]]):
+        """Lowers both calls on all platforms for which there is nothing else; returns what to."""
+
+        def forward(*operands, sizes, attributes):
+            del sizes
+            return elsewhere(*operands, **dict(attributes))
+
+        def backward(*operands, sizes, attributes, leads, wanted):
+            del sizes, wanted
+            primals = operands[: len(self.operands)]
+            cotangents = operands[-len(self.outputs) :]
+            places = [at for at, field in enumerate(self.operands) if field.differentiable]
+            outputs = [at for at, field in enumerate(self.results) if field.differentiable]
+            lead = self._batch(operands, self._backward_fields)
+            own = iter(leads)
+            leads = [next(own) if field.reduced else lead for field in self.inputs]
+
+            def call(*moving):
+                # As the compiled call, this gives the gradients of shared operands per sample.
+                changed = list(primals)
+                for at, value in zip(places, moving, strict=True):
+                    changed[at] = value
+                results = elsewhere(*changed, **dict(attributes))
+                return [results[at] for at in outputs]
+
+            moving = [
+                jnp.broadcast_to(primals[at], (*lead, *primals[at].shape[-field.rank :]))
+                for at, lead, field in zip(places, leads, self.inputs, strict=True)
+            ]
+            results, pull = jax.vjp(call, *moving)
+            return pull(
+                [
+                    jnp.broadcast_to(cotangent, result.shape)
+                    for cotangent, result in zip(cotangents, results, strict=True)
+                ]
+            )
+
+        for primitive, lower in ((self._forward, forward), (self._backward, backward)):
+            mlir.register_lowering(primitive, mlir.lower_fun(lower, multiple_results=True))
+        return forward, backward
 
     def _sizes(self, operands: Sequence[Any], sizes: tuple[tuple[str, int], ...]) -> dict[str, int]:
         found = dict(sizes)
@@ -300,7 +347,7 @@ class Op:
         shapes = [o.aval.shape if w else o.shape for o, w in zip(moving, wanted, strict=True)]
         gradients = self._backward.bind(
             *known,
-            *(ad.instantiate_zeros(ct) for ct in cotangents),
+            *map(self._cotangent, cotangents, self.outputs),
             sizes=sizes,
             attributes=attributes,
             leads=tuple(_lead(s, f) for f, s in zip(self.inputs, shapes, strict=True) if f.reduced),
@@ -310,6 +357,15 @@ class Op:
             _sum_to(g, s) if w else None for g, s, w in zip(gradients, shapes, wanted, strict=True)
         ]
         return [None] * len(known) + moving
+
+    @staticmethod
+    def _cotangent(cotangent: Any, field: Field) -> jax.Array:
+        """A cotangent as an operand; zeros have no batch axes, along which they broadcast."""
+        if not isinstance(cotangent, ad.Zero):
+            return cotangent
+        aval: Any = cotangent.aval
+        core = aval.shape[len(aval.shape) - field.rank :]
+        return jnp.zeros(core, aval.dtype)
 
     # Backward
 

@@ -101,15 +101,6 @@ class Options:
     hidden_std: float = _option(0.78, _not_negative, "its standard deviation")
     output_mean: float = _option(0.93, _any, "mean initial weight onto the output layer")
     output_std: float = _option(0.10, _not_negative, "its standard deviation")
-    hidden_spikes: int = _option(
-        800,
-        _count,
-        "room for spikes of the whole hidden layer per sample; a sample with more is an error",
-    )
-    output_spikes: int = _option(800, _count, "the same for the output layer")
-    tau0: float = _option(0.5e-3, _positive, "ttfs: scale of differences in time", "s")
-    tau1: float = _option(6.4e-3, _positive, "ttfs: time constant of the cost of lateness", "s")
-    alpha: float = _option(0.003, _not_negative, "ttfs: weight of the cost of lateness")
     epochs: int = _option(30, _count, "how often to go through the training samples")
     batch_size: int = _option(32, _count, "samples per update")
     learning_rate: float = _option(5e-3, _positive, "step size of Adam in the first epoch")
@@ -125,6 +116,21 @@ class Options:
     neuron_learning_rate: float = _option(
         3e-3, _positive, "the learning rate of these, as a fraction of their value"
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EventOptions(Options):
+    """What runs with spikes in continuous time depend on."""
+
+    hidden_spikes: int = _option(
+        800,
+        _count,
+        "room for spikes of the whole hidden layer per sample; a sample with more is an error",
+    )
+    output_spikes: int = _option(800, _count, "the same for the output layer")
+    tau0: float = _option(0.5e-3, _positive, "ttfs: scale of differences in time", "s")
+    tau1: float = _option(6.4e-3, _positive, "ttfs: time constant of the cost of lateness", "s")
+    alpha: float = _option(0.003, _not_negative, "ttfs: weight of the cost of lateness")
     silent_repair: float = _option(
         0.0,
         _not_negative,
@@ -134,10 +140,29 @@ class Options:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config(Options):
-    """What a Yin-Yang run depends on."""
+class YinYangOptions(Options):
+    """The data of Yin-Yang."""
 
     t_late: float = _option(30e-3, _positive, "input time of the value 1; 0 arrives at 0 s", "s")
+    train_size: int = _option(5000, _count, "training samples")
+    train_seed: int = _option(42, _seed, "seed of the training samples")
+    validation_size: int = _option(1000, _count, "validation samples")
+    validation_seed: int = _option(41, _seed, "seed of the validation samples")
+    test_size: int = _option(1000, _count, "test samples")
+    test_seed: int = _option(40, _seed, "seed of the test samples")
+
+    def __post_init__(self) -> None:
+        if self.batch_size > self.train_size:
+            raise ValueError(
+                f"--batch-size is {self.batch_size}, expected at most "
+                f"--train-size={self.train_size}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(EventOptions, YinYangOptions):
+    """What a Yin-Yang run depends on."""
+
     duplication: int = _option(1, _count, "copies of every input, each with weights of its own")
     form: str = _option(
         "layered",
@@ -165,19 +190,9 @@ class Config(Options):
     delay_learning_rate: float = _option(
         3e-3, _positive, "learning rate of the logits of the delays"
     )
-    train_size: int = _option(5000, _count, "training samples")
-    train_seed: int = _option(42, _seed, "seed of the training samples")
-    validation_size: int = _option(1000, _count, "validation samples")
-    validation_seed: int = _option(41, _seed, "seed of the validation samples")
-    test_size: int = _option(1000, _count, "test samples")
-    test_seed: int = _option(40, _seed, "seed of the test samples")
 
     def __post_init__(self) -> None:
-        if self.batch_size > self.train_size:
-            raise ValueError(
-                f"--batch-size is {self.batch_size}, expected at most "
-                f"--train-size={self.train_size}"
-            )
+        super().__post_init__()
         for name in ("t_correct", "t_wrong"):
             if self.loss != "ttfs" and getattr(self, name) >= self.t_max:
                 raise ValueError(
@@ -187,7 +202,7 @@ class Config(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DigitsConfig(Options):
+class DigitsConfig(EventOptions):
     """What a run of the digits depends on."""
 
     readout: str = _option(

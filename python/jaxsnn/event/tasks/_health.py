@@ -27,11 +27,13 @@ class Health:
         self._samples = samples
         self._examples = examples
         self._before: dict[str, Spikes] = {}
+        record = network.record
+        assert record is not None  # else the program has no such option
 
         def look(parameters: Parameters, spikes: Spikes, before: dict[str, Spikes]):
             found = {}
             # Readouts come behind the layers that spike.
-            recorded = zip(network.spiking, network.record(parameters, spikes), strict=False)
+            recorded = zip(network.spiking, record(parameters, spikes), strict=False)
             for name, (output, params, result) in recorded:
                 assert params is not None
                 assert result is not None

@@ -12,7 +12,7 @@ from jaxsnn.base.types import Array, LIFParameters, Spikes
 from jaxsnn.event.component import Recording
 from jaxsnn.event.delay import Delay
 from jaxsnn.event.population import Layer
-from jaxsnn.event.tasks._config import Options
+from jaxsnn.event.tasks._config import EventOptions, Options
 from jaxsnn.event.topology import Graph, Source
 
 LAYERS = ("hidden", "output")
@@ -32,14 +32,14 @@ class TaskNetwork(NamedTuple):
         apply: ``apply(parameters, spikes) -> [output, ...]``, one per layer; the network that is
             trained.
         record: ``record(parameters, spikes, maxima=False) -> [Recording, ...]``, the same by
-            EventProp.
+            EventProp; None where time goes in steps.
         arrays: ``arrays(parameters)``, what ``weights.npz`` holds.
         spiking: names of the layers that spike, from the first on.
     """
 
     init: Callable[[Array], Parameters]
-    apply: Callable[[Parameters, Spikes], list[Any]]
-    record: Callable[..., list[Recording]]
+    apply: Callable[[Parameters, Any], list[Any]]
+    record: Callable[..., list[Recording]] | None
     arrays: Callable[[Parameters], dict[str, Array]]
     spiking: tuple[str, ...] = LAYERS
 
@@ -60,7 +60,9 @@ def neuron_options(config: Options, size: int) -> dict[str, Any]:
     return {"params": params, "train": () if config.train_neurons == "none" else TRAINED}
 
 
-def spiking_layer(factory: Callable[..., Layer], config: Options, name: str, size: int) -> Layer:
+def spiking_layer(
+    factory: Callable[..., Layer], config: EventOptions, name: str, size: int
+) -> Layer:
     """A layer as the options have it.
 
     Args:

@@ -11,11 +11,11 @@ from jaxsnn.base.types import Array
 from jaxsnn.event.activity import silent_neuron_loss
 from jaxsnn.event.component import Recording
 from jaxsnn.event.loss import ttfs_cross_entropy
-from jaxsnn.event.tasks._config import Options
+from jaxsnn.event.tasks._config import EventOptions
 from jaxsnn.event.training import Judgement, Loss, Objective
 
 
-def ttfs_loss(config: Options) -> Loss:
+def ttfs_loss(config: EventOptions) -> Loss:
     """The cross-entropy of first-spike times with the configured constants."""
 
     def loss(times: Array, labels: Array) -> Array:
@@ -62,7 +62,7 @@ def with_silent_repair(objective: Objective, weight: float) -> Objective:
     """
 
     def judge(recorded: Sequence[Recording], labels: Array) -> Judgement:
-        loss, correct = objective([recording.output for recording in recorded], labels)
+        loss, correct, _ = objective([recording.output for recording in recorded], labels)
         hidden = recorded[0]
         assert hidden.result is not None
         assert hidden.params is not None

@@ -17,7 +17,7 @@ import jax
 
 from jaxsnn.base.types import Array
 from jaxsnn.event.population import Layer
-from jaxsnn.event.tasks._config import Options, add_options, flag, read_config
+from jaxsnn.event.tasks._config import EventOptions, Options, add_options, flag, read_config
 from jaxsnn.event.tasks._health import Health, describe
 from jaxsnn.event.tasks._network import Parameters, TaskNetwork
 from jaxsnn.event.tasks._objective import with_silent_repair
@@ -53,12 +53,14 @@ class Task(NamedTuple):
         load: the samples to train on, and held-out sets by name, ``test`` among them.
         make_objective: the objective of the outputs of all layers.
         make_augment: how to change the samples at random in training; None leaves them.
+        health: whether the network records what ``--health`` looks at.
     """
 
     make_network: Callable[[Any], TaskNetwork]
     load: Callable[[Any], tuple[Examples, dict[str, Examples]]]
     make_objective: Callable[[Any], Objective]
     make_augment: Callable[[Any], Augment | None] = lambda _: None
+    health: bool = True
 
 
 def run_program(
@@ -80,7 +82,7 @@ def run_program(
     Returns:
         The exit status: 0, 1 after an error, 2 for wrong options, 130 after Ctrl-C.
     """
-    parser = _parser(program, description, defaults)
+    parser = _parser(program, description, defaults, task.health)
     options = parser.parse_args(arguments)
     logging.basicConfig(
         level=options.log_level.upper(), format=f"{parser.prog}: %(levelname)s: %(message)s"
@@ -101,7 +103,9 @@ def run_program(
         return _INTERRUPTED
 
 
-def _parser(program: str, description: str, defaults: Options) -> argparse.ArgumentParser:
+def _parser(
+    program: str, description: str, defaults: Options, health: bool
+) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m {program}",
         description=description,
@@ -116,14 +120,16 @@ def _parser(program: str, description: str, defaults: Options) -> argparse.Argum
         help="folder for config.json, metrics.json and weights.npz, brought up to date after "
         "every epoch (default: none, nothing is written)",
     )
-    parser.add_argument(
-        "--health",
-        action="store_true",
-        help="after every epoch, print and save per spiking layer, on the validation set or else "
-        "the test set: the smallest slope of the voltage at a spike, grazing spikes, silent "
-        "neurons, spikes dropped and created since the epoch before; batches whose gradient is "
-        "not finite are left out and counted, instead of ending the run",
-    )
+    parser.set_defaults(health=False)
+    if health:
+        parser.add_argument(
+            "--health",
+            action="store_true",
+            help="after every epoch, print and save per spiking layer, on the validation set or "
+            "else the test set: the smallest slope of the voltage at a spike, grazing spikes, "
+            "silent neurons, spikes dropped and created since the epoch before; batches whose "
+            "gradient is not finite are left out and counted, instead of ending the run",
+        )
     parser.add_argument(
         "--log-level",
         choices=("debug", "info", "warning", "error"),
@@ -218,7 +224,8 @@ def _train(
         {kind: kind for kind in parameters},
     )
     apply, objective = network.apply, task.make_objective(config)
-    if config.silent_repair > 0:
+    if isinstance(config, EventOptions) and config.silent_repair > 0:
+        assert network.record is not None
         apply = functools.partial(network.record, maxima=True)
         objective = with_silent_repair(objective, config.silent_repair)
     return fit(

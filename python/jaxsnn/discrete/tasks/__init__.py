@@ -1,0 +1,1 @@
+"""Programs that train networks in time steps; run them with ``python -m``."""
