@@ -161,7 +161,9 @@ def wide_step(
 ) -> Step:
     """A wide layer: 700 inputs at random times over a second, neurons that fire about 5 times."""
     rng = np.random.default_rng(1)
-    weights = jnp.asarray(rng.normal(80 / n_spikes, 0.04, (700, n_neurons)), jnp.float32)
+    # Currents of 0.8 +- 0.25 on average, whatever the time constant.
+    mean, std = 0.8 / (n_spikes * params.tau_syn), 0.36 / np.sqrt(n_spikes * params.tau_syn)
+    weights = jnp.asarray(rng.normal(mean, std, (700, n_neurons)), jnp.float32)
     layer = EventPropLIF(
         n_neurons,
         n_spikes=12 * n_neurons,
