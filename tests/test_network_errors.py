@@ -317,6 +317,14 @@ VALUES = [
         5,
         "a position in the queue",
     ),
+    (
+        {"head": jnp.asarray(3, jnp.int32)},  # behind an input that is still to come
+        Status.INVALID_VALUE,
+        "inputs.head",
+        0,
+        3,
+        "behind times up to state.time",
+    ),
     ({"t_max": jnp.asarray(0.0625)}, Status.INVALID_VALUE, "t_max", 0, 0.0625, "a finite time > 0"),
 ]
 

@@ -947,3 +947,28 @@ def test_refractory_draws_have_releases():
     events = simulate(network).events
     assert sum(isinstance(event, Release) for event in events) > 5
     assert inputs_of(network).index.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("n_neurons", [1, 20, 130])
+@pytest.mark.parametrize("per_neuron", [False, True])
+@pytest.mark.parametrize("inputs", [[], [19.0]])
+def test_recovery_from_inhibition_far_from_all_else(n_neurons, per_neuron, inputs):
+    """A leak above the threshold brings v up to it, and above its first tangent, on its own.
+
+    With tau_mem = 2 tau_syn = 10 the voltage is quadratic in exp(-t / 10). No other neuron and no
+    arrival draws attention to the crossing.
+    """
+    tau = jnp.full(n_neurons, 10.0) if per_neuron else 10.0
+    params = LIFParameters(tau_mem=tau, tau_syn=5.0, v_th=-1.0, v_reset=-2.0)
+    state = initial_state(params, n_neurons, np.float64)
+    state = state._replace(v=jnp.full(n_neurons, -2.0), i=jnp.full(n_neurons, -2.0))
+    spikes = Spikes(jnp.asarray(inputs, jnp.float64), jnp.zeros(len(inputs), jnp.int32))
+    result = event_loop(
+        params, jnp.zeros((1, n_neurons)), state, spikes, t_max=20.0, max_events=4 * n_neurons
+    )
+    first = -10 * np.log(1 - np.sqrt(0.5))
+    a = 2 * (1 - np.sqrt(0.5)) ** 2
+    second = first - 10 * np.log((2 + a - np.sqrt((2 + a) ** 2 - 4 * a)) / (2 * a))
+    expected = np.repeat([first, second], n_neurons)
+    np.testing.assert_array_equal(result.count, len(expected))
+    np.testing.assert_allclose(result.spikes.time[: len(expected)], expected, rtol=0, atol=1e-12)

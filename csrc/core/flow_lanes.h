@@ -26,10 +26,12 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
   const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
   Mask<R> any = 0;
   for (std::int64_t j = 0; j < n; ++j) {
+    const R v_end = (kUniform ? vv0 : vv[j]) * v[j] + (kUniform ? vi0 : vi[j]) * i[j];
     const R tangent = v[j] + (i[j] - v[j]) * (kUniform ? reach0 : reach[j]);
-    const R highest = tangent > v[j] ? tangent : v[j];
+    R highest = tangent > v[j] ? tangent : v[j];
+    highest = v_end > highest ? v_end : highest;
     any |= static_cast<Mask<R>>(highest >= threshold[j]);
-    v_next[j] = (kUniform ? vv0 : vv[j]) * v[j] + (kUniform ? vi0 : vi[j]) * i[j];
+    v_next[j] = v_end;
     i_next[j] = (kUniform ? ii0 : ii[j]) * i[j] + row[j];
   }
   return any;
@@ -39,8 +41,8 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
 
 // The free solution over a time step, shared by all or one for each neuron, and the row of weights
 // that arrives at its end. Says for every block whether any of its neurons may cross its threshold
-// on the way: necessary for that is that v stands there at the begin, or that its first tangent
-// reaches it, below which a rising v stays.
+// on the way: necessary for that is that v stands there at one of the ends; or that it rises, falls
+// and stays below its first tangent, which must reach the threshold.
 template <class R, bool kUniform>
 JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
                                 const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,

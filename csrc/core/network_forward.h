@@ -212,7 +212,7 @@ class NetworkForward {
     }
     for (std::int64_t begin = 0; begin < n_lanes_; begin += kLaneBlock) {
       if (CountWithin(kLaneBlock, wait_ + begin, static_cast<R>(limit)) == 0) continue;
-      for (std::int64_t j = begin; j < begin + kLaneBlock; ++j) {
+      for (std::int64_t j = begin; j < std::min(begin + kLaneBlock, n_); ++j) {
         if (wait_[j] <= static_cast<R>(limit) && j != likely.neuron) solve(j);
       }
     }

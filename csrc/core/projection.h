@@ -97,6 +97,9 @@ JAXSNN_HD Outcome CheckNetwork(const Network<R>& p) {
   const SpikeQueue<R> taken{p.queue.time, p.queue.index, p.queue.head, 0};
   outcome = taken.Check(-kNever, p.n_inputs);
   if (!outcome.ok()) return outcome;
+  if (p.queue.head > 0 && !(static_cast<double>(p.queue.time[p.queue.head - 1]) <= p.time)) {
+    return {Status::kInvalidValue, Argument::kInputHead, 0, static_cast<double>(p.queue.head)};
+  }
   const SpikeQueue<R> past{p.past_time, p.past_index, p.n_past, 0};
   outcome = past.Check(-kNever, p.n_neurons);
   for (std::int64_t k = 0; outcome.ok() && k < p.n_past; ++k) {

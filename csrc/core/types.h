@@ -25,7 +25,6 @@
 #define JAXSNN_INLINE inline
 #endif
 
-// The instruction set for which the numerics are compiled, see cpu/isa_begin.h.
 // For loops whose pointers must not be known to come from one object, as they are once inlined:
 // GCC forgets then that they do not overlap.
 #if defined(__GNUC__)
@@ -34,6 +33,7 @@
 #define JAXSNN_NOINLINE
 #endif
 
+// The instruction set for which the numerics are compiled, see cpu/isa_begin.h.
 #ifndef JAXSNN_ISA
 #define JAXSNN_ISA baseline
 #endif

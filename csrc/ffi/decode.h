@@ -4,6 +4,7 @@
 #define JAXSNN_FFI_DECODE_H_
 
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <sstream>
 #include <string>
@@ -179,6 +180,18 @@ xla::ffi::Error DispatchReal(const char* op, const xla::ffi::RemainingArgs& args
     default:
       return xla::ffi::Error::InvalidArgument(std::string("jaxsnn: ") + op +
                                               ": expected float32 or float64 operands");
+  }
+}
+
+// The same, and nothing throws through XLA. Running out of memory is the one way in which a kernel
+// can.
+template <class Body>
+xla::ffi::Error Guard(const char* op, const xla::ffi::RemainingArgs& args, Body body) {
+  try {
+    return DispatchReal(op, args, body);
+  } catch (const std::exception& e) {
+    return xla::ffi::Error(xla::ffi::ErrorCode::kResourceExhausted,
+                           std::string("jaxsnn: ") + op + ": " + e.what());
   }
 }
 

@@ -2,7 +2,6 @@
 #include "ffi/handlers.h"
 
 #include <cstdint>
-#include <exception>
 #include <sstream>
 #include <string>
 #include <string_view>
@@ -255,17 +254,6 @@ std::int64_t CountingLimit(std::int64_t capacity) { return 100 * capacity + 1000
 
 std::string Remark(const SpikeCount& spikes) {
   return (spikes.complete ? ": it fired " : ": it fired at least ") + std::to_string(spikes.count);
-}
-
-// Nothing may throw through XLA. Running out of memory is the one way in which a kernel can.
-template <class Body>
-ffi::Error Guard(const char* op, const ffi::RemainingArgs& args, Body body) {
-  try {
-    return DispatchReal(op, args, body);
-  } catch (const std::exception& e) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      std::string("jaxsnn: ") + op + ": " + e.what());
-  }
 }
 
 ffi::Error EventLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,

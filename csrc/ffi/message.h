@@ -44,7 +44,7 @@ inline ArgumentText TextOf(Argument argument) {
     case Argument::kInputIndex:
       return {"inputs.index", "an input in [0, n_inputs), -1 only with time inf"};
     case Argument::kInputHead:
-      return {"inputs.head", "a position in the queue"};
+      return {"inputs.head", "a position in the queue, behind times up to state.time"};
     case Argument::kTMax:
       return {"t_max", "a finite time > 0, not before state.time"};
     case Argument::kDt:

@@ -1,6 +1,5 @@
 // The custom calls of layers in time steps.
 #include <cstdint>
-#include <exception>
 #include <string>
 
 #include "core/types.h"
@@ -79,17 +78,6 @@ BatchStepsGradients<R> DecodeGradients(Decoder& d, Dims& dims) {
   g.v_leak = d.RetParam<R>("gradient of coefficients.v_leak", dims.neurons);
   g.v_reset = d.RetParam<R>("gradient of coefficients.v_reset", dims.neurons);
   return g;
-}
-
-// Nothing may throw through XLA. Running out of memory is the one way in which a kernel can.
-template <class Body>
-ffi::Error Guard(const char* op, const ffi::RemainingArgs& args, Body body) {
-  try {
-    return DispatchReal(op, args, body);
-  } catch (const std::exception& e) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      std::string("jaxsnn: ") + op + ": " + e.what());
-  }
 }
 
 ffi::Error Forward(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,
