@@ -96,8 +96,8 @@ class ReverseSweep {
         uniform_(problem.uniform_time_constants()) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, problem.n_neurons);
     for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_}) *lane = arena.Take<R>(n_);
-    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 1 : n_);
-    rates_ = RateLanes<Model, R>::Take(arena, uniform_ ? 0 : n_);
+    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 1 : 0);
+    step_ = StepPropagators<Model, R>::Take(arena, uniform_, n_);
     slot_ = arena.Take<std::int32_t>(n_);
     pending_release_ = arena.Take<R>(n_);
     visits_ = arena.Take<Visit>(n_);
@@ -114,6 +114,7 @@ class ReverseSweep {
   void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
            Gradients<R>& gradients) {
     constants_.Fill(p_);
+    step_.Fill([this](std::int64_t b) { return constants_[first_ + b]; });
     Start(end, status, ct, gradients);
     LinkReleases(log, end);
     double high = static_cast<double>(*end.time);
@@ -215,7 +216,6 @@ class ReverseSweep {
     for (std::int64_t b = 0; b < n_; ++b) {
       rate_mem_[b] = static_cast<R>(constants_[first_ + b].rate_mem);
       rate_syn_[b] = static_cast<R>(constants_[first_ + b].rate_syn);
-      rates_.Set(b, constants_[first_ + b]);
     }
   }
 
@@ -296,24 +296,31 @@ class ReverseSweep {
     const std::int64_t spike = next_spike_ >= 0 ? log.position[next_spike_] : 0;
     const std::int64_t stop = std::max(spike, p_.queue.head);
     if (k <= stop) return;
-    if (n_ > 16) {
+    if (!RetraceNarrow(gradients, k, stop)) {
       if (gradients.input_time != nullptr) return;
       FlowBackOverArrivals(n_, lanes_.At(-p_.queue.head), k, stop, p_.queue.index, p_.n_neurons,
                            gradients.weights + first_, v_, i_);
     }
-#if defined(__GNUC__)
-    if (n_ <= 4) {
-      RetraceInRegisters<4>(gradients, k, stop);
-    } else if (n_ <= 8) {
-      RetraceInRegisters<8>(gradients, k, stop);
-    } else if (n_ <= 16) {
-      RetraceInRegisters<16>(gradients, k, stop);
-    }
-#else
-    if (n_ <= 16) return;
-#endif
     k = stop;
     high = p_.queue.TimeAt(k);
+  }
+
+  // The same for a narrow layer in registers; false where there are none for it.
+  bool RetraceNarrow([[maybe_unused]] Gradients<R>& gradients, [[maybe_unused]] std::int64_t from,
+                     [[maybe_unused]] std::int64_t stop) {
+#if defined(__GNUC__)
+    if (n_ > 16) return false;
+    if (n_ <= 4) {
+      RetraceInRegisters<4>(gradients, from, stop);
+    } else if (n_ <= 8) {
+      RetraceInRegisters<8>(gradients, from, stop);
+    } else {
+      RetraceInRegisters<16>(gradients, from, stop);
+    }
+    return true;
+#else
+    return false;
+#endif
   }
 
 #if defined(__GNUC__)
@@ -481,10 +488,10 @@ class ReverseSweep {
       }
       return;
     }
-    SetPropagators(rates_, n_, dt, lanes_);
-    const R* JAXSNN_RESTRICT vv = lanes_.v_from_v;
-    const R* JAXSNN_RESTRICT vi = lanes_.v_from_i;
-    const R* JAXSNN_RESTRICT ii = lanes_.i_from_i;
+    const PropagatorLanes<R>& lanes = step_.Over(dt);
+    const R* JAXSNN_RESTRICT vv = lanes.v_from_v;
+    const R* JAXSNN_RESTRICT vi = lanes.v_from_i;
+    const R* JAXSNN_RESTRICT ii = lanes.i_from_i;
     for (std::int64_t b = 0; b < n_; ++b) {
       i[b] = vi[b] * v[b] + ii[b] * i[b];
       v[b] = vv[b] * v[b];
@@ -550,8 +557,8 @@ class ReverseSweep {
   const bool uniform_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *rate_mem_, *rate_syn_, *pending_release_;
-  PropagatorLanes<R> lanes_;  // per interval if shared by the neurons, else per neuron
-  RateLanes<Model, R> rates_;
+  PropagatorLanes<R> lanes_;  // per interval, if shared by the neurons
+  StepPropagators<Model, R> step_;
   std::int32_t *slot_, *release_head_, *release_next_;
   Visit* visits_;
   Stops stop_;

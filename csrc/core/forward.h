@@ -56,9 +56,9 @@ class ForwardSweep {
     for (R** lane : {&v_, &i_, &v_next_, &i_next_, &threshold_, &release_}) {
       *lane = arena.Take<R>(n_);
     }
-    // One solution per neuron; or one per interval, and one for an interval that is cut short.
-    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 2 : n_);
-    rates_ = RateLanes<Model, R>::Take(arena, uniform_ ? 0 : n_);
+    // If shared: one per interval, and one for an interval that is cut short.
+    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 2 : 0);
+    step_ = StepPropagators<Model, R>::Take(arena, uniform_, n_);
     nothing_ = arena.Take<R>(n_);
     may_cross_ = arena.Take<Mask<R>>(n_ / kFlowBlock + 1);
     walkers_ = Walkers::Take(arena, n_ + CrossingBlock::kSize);
@@ -70,7 +70,7 @@ class ForwardSweep {
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end) {
     constants_.Fill(p_);
     closed_form_ = ClosedForm();
-    for (std::int64_t j = 0; !uniform_ && j < n_; ++j) rates_.Set(j, constants_[j]);
+    step_.Fill([this](std::int64_t j) { return constants_[j]; });
     if (uniform_) {
       n_arrivals_ = CountArrivals();
       FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, n_arrivals_, p_.time, p_.t_max);
@@ -299,10 +299,7 @@ class ForwardSweep {
   }
 
   PropagatorLanes<R> Solutions(const Interval& span, double dt) {
-    if (!uniform_) {
-      SetPropagators(rates_, n_, dt, lanes_);
-      return lanes_;
-    }
+    if (!uniform_) return step_.Over(dt);
     const std::int64_t k = span.last ? p_.queue.size + 1 : head_ - p_.queue.head;
     if (span.last) lanes_.template Set<Model>(k, constants_[0], dt);
     return lanes_.At(k);
@@ -531,7 +528,7 @@ class ForwardSweep {
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *v_next_, *i_next_, *threshold_, *release_;
   PropagatorLanes<R> lanes_;
-  RateLanes<Model, R> rates_;
+  StepPropagators<Model, R> step_;
   R* nothing_;  // a row of zeros
   Mask<R>* may_cross_;
   Walkers walkers_, rest_;

@@ -75,8 +75,7 @@ class NetworkReverse {
     for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_, &last_release_}) {
       *lane = arena.Take<R>(n_lanes_);
     }
-    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_lanes_);
-    rates_ = RateLanes<Model, R>::Take(arena, uniform_ ? 0 : n_lanes_);
+    step_ = StepPropagators<Model, R>::Take(arena, uniform_, n_lanes_);
     for (std::int32_t** list : {&slot_, &clamp_slot_}) *list = arena.Take<std::int32_t>(n_);
     visits_ = arena.Take<Visit>(n_);
     clamps_ = arena.Take<Clamp>(n_);
@@ -92,6 +91,7 @@ class NetworkReverse {
   void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
            const ViewCotangents<R>& views, NetworkGradients<R>& gradients) {
     constants_.Fill(p_);
+    step_.Fill([this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
     Start(log, end, status, ct, views, gradients);
     double high = static_cast<double>(*end.time);
     for (;;) {
@@ -169,7 +169,6 @@ class NetworkReverse {
       last_release_[j] = ct.release[j];
       rate_mem_[j] = static_cast<R>(constants_[j].rate_mem);
       rate_syn_[j] = static_cast<R>(constants_[j].rate_syn);
-      if (!uniform_) rates_.Set(j, constants_[j]);
       slot_[j] = clamp_slot_[j] = kNoIndex;
       held_[j] = clamped;
       pinned_[j] = 0;
@@ -180,10 +179,7 @@ class NetworkReverse {
           {static_cast<double>(v_[j]), static_cast<double>(i_[j])});
     }
     // Lanes without a neuron stay 0.
-    for (std::int64_t j = n_; j < n_lanes_; ++j) {
-      v_[j] = i_[j] = 0;
-      if (!uniform_) rates_.Set(j, constants_[0]);
-    }
+    for (std::int64_t j = n_; j < n_lanes_; ++j) v_[j] = i_[j] = 0;
     end_gradient += ListPeaks(views, end_time);
     const bool at_spike = status == Status::kEventCapacity;
     if (at_spike) spike_gradient_[count - 1] += end_gradient;
@@ -402,17 +398,13 @@ class NetworkReverse {
   }
 
   void FlowAll(double dt) {
-    if (uniform_) {
-      lanes_.template Set<Model>(0, constants_[0], dt);
-    } else {
-      SetPropagators(rates_, n_lanes_, dt, lanes_);
-    }
+    const PropagatorLanes<R>& lanes = step_.Over(dt);
     for (std::int64_t j = 0; kParameters && j < (uniform_ ? 1 : n_); ++j) {
       parameters_.SetStep(j, constants_[j], dt);
     }
-    if constexpr (kParameters) parameters_.FlowBack(lanes_, v_, i_);
+    if constexpr (kParameters) parameters_.FlowBack(lanes, v_, i_);
     const auto flow = uniform_ ? AdjointFlowLanes<R, true> : AdjointFlowLanes<R, false>;
-    flow(lanes_, n_lanes_, v_, i_);
+    flow(lanes, n_lanes_, v_, i_);
   }
 
   void Arrive(const Arrival<R>& arrival, NetworkGradients<R>& gradients) {
@@ -520,8 +512,7 @@ class NetworkReverse {
   ParameterLanes<Model, R> parameters_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_;
-  PropagatorLanes<R> lanes_;
-  RateLanes<Model, R> rates_;
+  StepPropagators<Model, R> step_;
   std::int32_t *slot_, *clamp_slot_;
   bool* held_;  // refractory at this point of the sweep
   Peak* peaks_;

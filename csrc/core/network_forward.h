@@ -68,8 +68,7 @@ class NetworkForward {
     for (R** lane : {&v_, &i_, &threshold_, &tau_mem_, &release_, &wait_}) {
       *lane = arena.Take<R>(n_lanes_);
     }
-    lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? 1 : n_lanes_);
-    rates_ = RateLanes<Model, R>::Take(arena, uniform_ ? 0 : n_lanes_);
+    step_ = StepPropagators<Model, R>::Take(arena, uniform_, n_lanes_);
     for (std::int32_t** list : {&refractory_, &crossing_}) *list = arena.Take<std::int32_t>(n_);
     before_ = arena.Take<State>(n_);
     counts_ = arena.Take<std::int64_t>(populations.count);
@@ -79,6 +78,7 @@ class NetworkForward {
   // checked network.
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end, const Views<R>& views) {
     constants_.Fill(p_);
+    step_.Fill([this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
     views_ = views;
     track_ = views.maximum.v != nullptr;
     Start(log);
@@ -115,7 +115,6 @@ class NetworkForward {
       threshold_[j] = static_cast<R>(p_.threshold(j));
       any_tonic_ |= threshold_[j] < 0;
       tau_mem_[j] = static_cast<R>(p_.tau_mem[j]);
-      if (!uniform_) rates_.Set(j, constants_[j]);
       release_[j] = p_.release[j];
       if (clamped) refractory_[n_refractory_++] = static_cast<std::int32_t>(j);
     }
@@ -124,7 +123,6 @@ class NetworkForward {
       v_[j] = i_[j] = 0;
       threshold_[j] = static_cast<R>(kNever);
       tau_mem_[j] = 1;
-      if (!uniform_) rates_.Set(j, constants_[0]);
     }
     arrivals_.Start(log.time, log.index, 0, p_.t_max);
     if (track_) maxima_.Start(v_, i_, now_);
@@ -298,13 +296,8 @@ class NetworkForward {
   }
 
   void FlowAll(double dt) {
-    if (uniform_) {
-      lanes_.template Set<Model>(0, constants_[0], dt);
-    } else {
-      SetPropagators(rates_, n_lanes_, dt, lanes_);
-    }
     const auto flow = uniform_ ? FlowLanes<R, true> : FlowLanes<R, false>;
-    flow(lanes_, n_lanes_, v_, i_);
+    flow(step_.Over(dt), n_lanes_, v_, i_);
   }
 
   // Whether the log can take another spike of a neuron.
@@ -366,8 +359,7 @@ class NetworkForward {
   MaximumTracker<Model, R> maxima_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *threshold_, *tau_mem_, *release_, *wait_;
-  PropagatorLanes<R> lanes_;
-  RateLanes<Model, R> rates_;
+  StepPropagators<Model, R> step_;
   std::int32_t *refractory_, *crossing_;
   State* before_;
   std::int64_t* counts_;

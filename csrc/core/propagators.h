@@ -39,26 +39,6 @@ struct PropagatorLanes {
   }
 };
 
-// The rates of neurons that differ in their time constants.
-template <class Model, class R>
-struct RateLanes {
-  R *slow = nullptr, *gap = nullptr, *rate_mem = nullptr, *ratio = nullptr;
-
-  static RateLanes Take(Arena& arena, std::int64_t size) {
-    RateLanes lanes;
-    for (R** lane : {&lanes.slow, &lanes.gap, &lanes.rate_mem, &lanes.ratio}) {
-      *lane = arena.Take<R>(size);
-    }
-    return lanes;
-  }
-  void Set(std::int64_t j, const typename Model::Constants& constants) {
-    slow[j] = static_cast<R>(constants.slow);
-    gap[j] = static_cast<R>(constants.gap);
-    rate_mem[j] = static_cast<R>(constants.rate_mem);
-    ratio[j] = static_cast<R>(constants.ratio);
-  }
-};
-
 namespace internal {
 
 template <class Model, class R>
@@ -78,14 +58,53 @@ JAXSNN_NOINLINE void PropagateLanes(std::int64_t n, const R* JAXSNN_RESTRICT slo
 
 }  // namespace internal
 
-// The solutions of n neurons over one time step.
+// The solutions over one time step: one that all neurons share, or one for each, computed side by
+// side in the precision at hand.
 template <class Model, class R>
-void SetPropagators(const RateLanes<Model, R>& rates, std::int64_t n, double dt,
-                    const PropagatorLanes<R>& lanes) {
-  internal::PropagateLanes<Model>(n, rates.slow, rates.gap, rates.rate_mem, rates.ratio,
-                                  static_cast<R>(dt), lanes.v_from_v, lanes.v_from_i,
-                                  lanes.i_from_i, lanes.reach);
-}
+class StepPropagators {
+ public:
+  static StepPropagators Take(Arena& arena, bool uniform, std::int64_t n_lanes) {
+    StepPropagators step;
+    step.n_ = uniform ? 1 : n_lanes;
+    step.uniform_ = uniform;
+    step.lanes_ = PropagatorLanes<R>::Take(arena, step.n_);
+    for (R** rate : {&step.slow_, &step.gap_, &step.rate_mem_, &step.ratio_}) {
+      *rate = arena.Take<R>(uniform ? 0 : n_lanes);
+    }
+    return step;
+  }
+
+  // With constants(lane) for every lane.
+  template <class ConstantsOf>
+  void Fill(const ConstantsOf& constants) {
+    shared_ = constants(0);
+    for (std::int64_t j = 0; !uniform_ && j < n_; ++j) {
+      const typename Model::Constants& own = constants(j);
+      slow_[j] = static_cast<R>(own.slow);
+      gap_[j] = static_cast<R>(own.gap);
+      rate_mem_[j] = static_cast<R>(own.rate_mem);
+      ratio_[j] = static_cast<R>(own.ratio);
+    }
+  }
+
+  const PropagatorLanes<R>& Over(double dt) {
+    if (uniform_) {
+      lanes_.template Set<Model>(0, shared_, dt);
+    } else {
+      internal::PropagateLanes<Model>(n_, slow_, gap_, rate_mem_, ratio_, static_cast<R>(dt),
+                                      lanes_.v_from_v, lanes_.v_from_i, lanes_.i_from_i,
+                                      lanes_.reach);
+    }
+    return lanes_;
+  }
+
+ private:
+  std::int64_t n_ = 0;
+  bool uniform_ = true;
+  PropagatorLanes<R> lanes_;
+  typename Model::Constants shared_{};
+  R *slow_ = nullptr, *gap_ = nullptr, *rate_mem_ = nullptr, *ratio_ = nullptr;
+};
 
 // Interval k ends at queue entry head + k; the last one, number `n_arrivals`, at `end`.
 template <class Model, class R>
