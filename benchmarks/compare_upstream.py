@@ -13,25 +13,13 @@ import argparse
 import json
 import statistics
 import subprocess
-import time
 
 import jax
 
 from networks import DUPLICATION, yinyang_step
+from tables import milliseconds
 
 ROUNDS = 3
-
-
-def milliseconds(function, arguments) -> float:
-    """Median of 100 runs of a jitted function."""
-    jitted = jax.jit(function)
-    jax.block_until_ready(jitted(*arguments))
-    runs = []
-    for _ in range(100):
-        start = time.perf_counter()
-        jax.block_until_ready(jitted(*arguments))
-        runs.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(runs)
 
 
 def main() -> None:
@@ -42,12 +30,17 @@ def main() -> None:
     print("| hidden | | here, ms | upstream, ms | ratio |\n|---|---|---|---|---|")
     for hidden in (100, 400):
         step = yinyang_step(hidden, 64)
+        steps = {
+            "forward": jax.jit(step.loss),
+            "forward_backward": jax.jit(jax.value_and_grad(step.loss)),
+        }
+        for jitted in steps.values():
+            jax.block_until_ready(jitted(*step.arguments))
         here = {"forward": [], "forward_backward": []}
         there = {"forward": [], "forward_backward": []}
         for _ in range(ROUNDS):
-            here["forward"].append(milliseconds(step.loss, step.arguments))
-            both = jax.value_and_grad(step.loss)
-            here["forward_backward"].append(milliseconds(both, step.arguments))
+            for kind, jitted in steps.items():
+                here[kind].append(milliseconds(jitted, *step.arguments))
             command = [arguments.python, arguments.script, str(hidden), "64", str(DUPLICATION)]
             line = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             peer = json.loads(line.strip().splitlines()[-1])

@@ -51,11 +51,14 @@ def main() -> None:
             here, least = jitted(step), bound(step.projections, backward=backward)
             turns: dict[str, list[float]] = {"here": [], "bound": [], "plain": []}
             jax.block_until_ready(here(*step.arguments))
+            if plain is not None:
+                in_jax_alone = jitted(plain)
+                jax.block_until_ready(in_jax_alone(*plain.arguments))
             for _ in range(ROUNDS):
                 turns["here"].append(milliseconds(here, *step.arguments))
                 turns["bound"].append(milliseconds(least))
                 if plain is not None:
-                    turns["plain"].append(milliseconds(jitted(plain), *plain.arguments))
+                    turns["plain"].append(milliseconds(in_jax_alone, *plain.arguments))
             a, b = (statistics.median(turns[kind]) for kind in ("here", "bound"))
             c = statistics.median(turns["plain"]) if plain is not None else None
             in_jax = "| | |" if c is None else f"| {c:.2f} | {c / a:.0f} |"
