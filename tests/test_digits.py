@@ -31,7 +31,9 @@ def read(folder):
 
 
 def yinyang_samples(size=12):
-    return _yinyang.samples(YINYANG, 1, size)
+    return _yinyang.load(dataclasses.replace(YINYANG, batch_size=1, train_seed=1, train_size=size))[
+        0
+    ]
 
 
 # ---- the data ---------------------------------------------------------------------------------

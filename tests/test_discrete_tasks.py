@@ -113,6 +113,28 @@ def test_warm_up_changes_the_initial_weights():
         assert not np.allclose(a, b)
 
 
+@pytest.mark.parametrize("program", [yinyang, yinyang_warm_up])
+def test_a_reset_far_below_threshold_lets_neurons_fire_once(program):
+    """In steps and event by event."""
+    config = dataclasses.replace(
+        program.DEFAULTS, hidden=10, hidden_mean=3.0, batch_size=1, train_size=20
+    )
+    if program is yinyang_warm_up:
+        config = dataclasses.replace(config, warm_up=0)
+    most = []
+    for v_reset in (0.0, -1000.0):
+        own = dataclasses.replace(config, v_reset=v_reset)
+        network = program.make_network(own)
+        spikes = network.apply(network.init(jax.random.key(0)), program.load(own)[0].spikes)[0]
+        if program is yinyang:
+            counts = np.sum(spikes, axis=1)
+        else:
+            counts = np.sum(np.asarray(spikes.index)[..., None] == np.arange(10), axis=1)
+        most.append(np.max(counts))
+    assert most[0] > 1
+    assert most[1] == 1
+
+
 def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit) as end:
         yinyang.main(["--help"])
@@ -132,6 +154,7 @@ def test_help_explains_every_option(capsys):
     [
         (["--dt=0"], "argument --dt: '0' is not a number > 0"),
         (["--dt=6e-3"], "--dt is 0.006, expected less than --tau-mem and --tau-syn"),
+        (["--v-reset=0.7"], "--v-reset is 0.7, expected less than --v-th=0.6"),
         (["--t-late=1"], "--t-late is 1.0, expected at most 0.0295, the last step"),
         (["--surrogate=box"], "argument --surrogate: 'box' is not one of superspike, "),
         (["--batch-size=99"], "--batch-size is 99, expected at most --train-size=60"),

@@ -13,13 +13,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxsnn.base.types import Array, LIFParameters
-from jaxsnn.dataset import yinyang
 from jaxsnn.discrete import surrogate
 from jaxsnn.discrete.decode import max_over_time, spike_count
 from jaxsnn.discrete.encode import spatio_temporal_encode
@@ -35,11 +35,11 @@ from jaxsnn.event.tasks._config import (
     _option,
     _positive,
 )
-from jaxsnn.event.tasks._network import Parameters, TaskNetwork
+from jaxsnn.event.tasks._network import Parameters, TaskNetwork, neuron_options
 from jaxsnn.event.tasks._program import Task, run_program
+from jaxsnn.event.tasks._yinyang import N_CLASSES, load_encoded
 from jaxsnn.event.training import Examples, Judgement, Objective
 
-N_CLASSES = 3
 SURROGATES = {
     "superspike": surrogate.superspike,
     "fast_sigmoid": surrogate.fast_sigmoid,
@@ -82,6 +82,8 @@ class Config(YinYangOptions):
         super().__post_init__()
         if self.dt >= min(self.tau_mem, self.tau_syn):
             raise ValueError(f"--dt is {self.dt}, expected less than --tau-mem and --tau-syn")
+        if not self.v_reset < self.v_th:
+            raise ValueError(f"--v-reset is {self.v_reset}, expected less than --v-th={self.v_th}")
         last = (self.n_steps - 1) * self.dt
         for name in ("t_late", "bias_time"):
             time = getattr(self, name)
@@ -114,45 +116,29 @@ DEFAULTS = Config(
 
 def load(config: Config) -> tuple[Examples, dict[str, Examples]]:
     """The samples to train on, and the held-out sets ``validation`` and ``test``."""
-
-    def samples(seed: int, size: int) -> Examples:
-        values, labels = yinyang(seed, size)
-        spikes = spatio_temporal_encode(
-            values.astype(config.dtype),
+    return load_encoded(
+        config,
+        partial(
+            spatio_temporal_encode,
             n_steps=config.n_steps,
             dt=config.dt,
             t_late=config.t_late,
             bias_time=config.bias_time,
-        )
-        return Examples(spikes, jnp.asarray(labels, jnp.int32))
-
-    return samples(config.train_seed, config.train_size), {
-        "validation": samples(config.validation_seed, config.validation_size),
-        "test": samples(config.test_seed, config.test_size),
-    }
+        ),
+    )
 
 
 def make_network(config: Config) -> TaskNetwork:
     """A spiking layer and a readout."""
-    constants = {"tau_mem": config.tau_mem, "tau_syn": config.tau_syn, "v_th": config.v_th}
-    trained = ("tau_mem", "tau_syn", "v_th") if config.train_neurons != "none" else ()
-
-    def params(size: int) -> LIFParameters:
-        if config.train_neurons != "per-neuron":
-            return LIFParameters(**constants)
-        return LIFParameters(
-            **{name: jnp.full(size, x, config.dtype) for name, x in constants.items()}
-        )
-
-    hidden_params, output_params = params(config.hidden), params(N_CLASSES)
     common: dict[str, Any] = {"dt": config.dt, "method": config.method}
+    neurons = neuron_options(config, config.hidden, v_th=config.v_th)
+    integrators = neuron_options(config, N_CLASSES, v_th=config.v_th)
     hidden: dict[str, Any] = {
-        "params": hidden_params,
         "surrogate": SURROGATES[config.surrogate](),
         "mean": config.hidden_mean,
         "std": config.hidden_std,
-        "train": trained,
         "name": "hidden layer",
+        **neurons,
         **common,
     }
     layers = (
@@ -161,10 +147,10 @@ def make_network(config: Config) -> TaskNetwork:
         else RecurrentLIF(config.hidden, recurrent_std=config.recurrent_std, **hidden),
         LI(
             N_CLASSES,
-            params=output_params,
+            params=integrators["params"],
             mean=config.output_mean,
             std=config.output_std,
-            train=trained[:2],
+            train=[name for name in integrators["train"] if name != "v_th"],
             name="output layer",
             **common,
         ),
@@ -172,7 +158,7 @@ def make_network(config: Config) -> TaskNetwork:
     return TaskNetwork(
         *_functions(layers, 4 + (config.bias_time is not None)),
         None,
-        lambda parameters: _arrays(parameters, (hidden_params, output_params)),
+        lambda parameters: _arrays(parameters, (neurons["params"], integrators["params"])),
         ("hidden",),
     )
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxsnn.base.types import Array, LIFParameters, Spikes
-from jaxsnn.dataset import yinyang
+from jaxsnn.base.types import Array, Spikes
 from jaxsnn.discrete.decode import max_over_time, spike_count
 from jaxsnn.discrete.encode import steps_from_spikes
 from jaxsnn.discrete.network import discretise
@@ -35,9 +35,16 @@ from jaxsnn.event.tasks._config import (
     _positive,
     _size,
 )
-from jaxsnn.event.tasks._network import LAYERS, Parameters, TaskNetwork, TwoLayers, _by_name
+from jaxsnn.event.tasks._network import (
+    Parameters,
+    TaskNetwork,
+    TwoLayers,
+    by_name,
+    neuron_parameters,
+)
 from jaxsnn.event.tasks._program import Task, run_program
-from jaxsnn.event.topology import Graph, Source
+from jaxsnn.event.tasks._yinyang import N_CLASSES, load_encoded
+from jaxsnn.event.topology import Graph
 from jaxsnn.event.training import (
     Examples,
     Judgement,
@@ -47,8 +54,6 @@ from jaxsnn.event.training import (
     fit,
     voltage_objective,
 )
-
-N_CLASSES = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,18 +95,9 @@ DEFAULTS = Config(
 
 def load(config: Config) -> tuple[Examples, dict[str, Examples]]:
     """The samples to train on, and the held-out sets ``validation`` and ``test``."""
-
-    def samples(seed: int, size: int) -> Examples:
-        values, labels = yinyang(seed, size)
-        spikes = latency_encode(
-            values.astype(config.dtype), t_late=config.t_late, bias_time=config.bias_time
-        )
-        return Examples(spikes, jnp.asarray(labels, jnp.int32))
-
-    return samples(config.train_seed, config.train_size), {
-        "validation": samples(config.validation_seed, config.validation_size),
-        "test": samples(config.test_seed, config.test_size),
-    }
+    return load_encoded(
+        config, partial(latency_encode, t_late=config.t_late, bias_time=config.bias_time)
+    )
 
 
 def make_network(config: Config) -> TaskNetwork:
@@ -111,7 +107,7 @@ def make_network(config: Config) -> TaskNetwork:
         config.hidden,
         n_spikes=config.hidden_spikes,
         t_max=config.t_max,
-        params=LIFParameters(tau_mem=config.tau_mem, tau_syn=config.tau_syn),
+        params=neuron_parameters(config),
         mean=config.hidden_mean,
         std=config.hidden_std,
         name="hidden layer",
@@ -130,27 +126,22 @@ def make_network(config: Config) -> TaskNetwork:
 
     def init(key: Array) -> Parameters:
         parameters = layers.init(key)
-        return _warm_up(config, (hidden, output), n_inputs, parameters, jax.random.fold_in(key, 1))
+        return _warm_up(config, layers.graph, n_inputs, parameters, jax.random.fold_in(key, 1))
 
     return TaskNetwork(init, layers.apply, layers.record, layers.arrays, ("hidden",))
 
 
 def _warm_up(
-    config: Config, layers: tuple[Layer, Layer], n_inputs: int, parameters: Parameters, key: Array
+    config: Config, graph: Graph, n_inputs: int, parameters: Parameters, key: Array
 ) -> Parameters:
     """The weights after the epochs in time steps."""
     if config.warm_up == 0:
         return parameters
-    graph = Graph()
-    graph.add("input", Source(n_inputs))
-    for source, name, layer in zip(("input", *LAYERS), LAYERS, layers, strict=False):
-        graph.add(name, layer)
-        graph.connect(source, name)
     network = discretise(graph, dt=config.dt)
     n_steps = round(config.t_max / config.dt) + 1
 
     def apply(parameters: Parameters, inputs: Array) -> list[Array]:
-        return list(network.apply(_by_name(parameters), inputs).values())
+        return list(network.apply(by_name(parameters), inputs).values())
 
     def judge(outputs: Any, labels: Array) -> Judgement:
         spikes, voltages = outputs

@@ -90,8 +90,8 @@ class Options:
     v_reset: float = _option(
         0.0,
         _below_threshold,
-        "membrane potential after a spike, the threshold being 1; far below 0, such as -1000, "
-        "every neuron fires at most once",
+        "membrane potential after a spike; far below the threshold, such as -1000, every neuron "
+        "fires at most once",
     )
     bias_time: float | None = _option(
         0.0, _or_none(_not_negative), "time of the bias spike, 'none' for no bias", "s"

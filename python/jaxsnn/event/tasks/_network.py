@@ -44,16 +44,16 @@ class TaskNetwork(NamedTuple):
     spiking: tuple[str, ...] = LAYERS
 
 
-def neuron_parameters(config: Options) -> LIFParameters:
+def neuron_parameters(config: Options, *, v_th: float = 1.0) -> LIFParameters:
     """The neurons of all layers."""
     return LIFParameters(
-        tau_mem=config.tau_mem, tau_syn=config.tau_syn, v_th=1.0, v_reset=config.v_reset
+        tau_mem=config.tau_mem, tau_syn=config.tau_syn, v_th=v_th, v_reset=config.v_reset
     )
 
 
-def neuron_options(config: Options, size: int) -> dict[str, Any]:
+def neuron_options(config: Options, size: int, *, v_th: float = 1.0) -> dict[str, Any]:
     """The arguments ``params`` and ``train`` of a layer of ``size`` neurons."""
-    params = neuron_parameters(config)
+    params = neuron_parameters(config, v_th=v_th)
     if config.train_neurons == "per-neuron":
         each = {name: jnp.full(size, getattr(params, name), config.dtype) for name in TRAINED}
         params = dataclasses.replace(params, **each)
@@ -97,14 +97,15 @@ class TwoLayers:
     ) -> None:
         self._layers = (hidden, output)
         self._delay = delay
-        graph = Graph()
+        #: Input, hidden and output layer.
+        self.graph = Graph()
         source = "input"
-        graph.add(source, Source(n_inputs))
+        self.graph.add(source, Source(n_inputs))
         for name, layer in zip(LAYERS, self._layers, strict=True):
-            graph.add(name, layer)
-            graph.connect(source, name, delay=0.0 if delay is None else delay)
+            self.graph.add(name, layer)
+            self.graph.connect(source, name, delay=0.0 if delay is None else delay)
             source = name
-        self._network = graph.build()
+        self._network = self.graph.build()
 
     def init(self, key: Array) -> Parameters:
         """Draws the initial parameters."""
@@ -116,13 +117,13 @@ class TwoLayers:
 
     def apply(self, parameters: Parameters, spikes: Spikes) -> list[Any]:
         """The outputs of both layers."""
-        return list(self._network.apply(_by_name(parameters), spikes).values())
+        return list(self._network.apply(by_name(parameters), spikes).values())
 
     def record(
         self, parameters: Parameters, spikes: Spikes, *, maxima: bool = False
     ) -> list[Recording]:
         """All that is known of both layers, with ``maxima`` the largest voltages too."""
-        return list(self._network.record(_by_name(parameters), spikes, maxima=maxima).values())
+        return list(self._network.record(by_name(parameters), spikes, maxima=maxima).values())
 
     def arrays(self, parameters: Parameters) -> dict[str, Array]:
         """What ``weights.npz`` holds: weights, delays and trained constants, times in seconds."""
@@ -146,7 +147,7 @@ def named_arrays(
     return arrays
 
 
-def _by_name(parameters: Parameters) -> dict[str, dict[str, Any]]:
+def by_name(parameters: Parameters) -> dict[str, dict[str, Any]]:
     """The parameters as a graph has them."""
     projections = {kind: values for kind, values in parameters.items() if kind != "neurons"}
     by_name = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsnn.base.types import Array, Spikes
 from jaxsnn.dataset import yinyang
@@ -21,7 +23,7 @@ from jaxsnn.event.leaky_integrate_and_fire import (
 from jaxsnn.event.loss import mse_loss, target_time_loss
 from jaxsnn.event.population import Layer
 from jaxsnn.event.spikes import take_spikes
-from jaxsnn.event.tasks._config import Config, flag
+from jaxsnn.event.tasks._config import Config, YinYangOptions, flag
 from jaxsnn.event.tasks._network import (
     Parameters,
     TaskNetwork,
@@ -37,34 +39,38 @@ from jaxsnn.event.training import Examples, Loss, Objective, first_spike_objecti
 N_CLASSES = 3
 
 
-def samples(config: Config, seed: int, size: int) -> Examples:
-    """Encoded samples.
+def load_encoded(
+    config: YinYangOptions, encode: Callable[[np.ndarray], Any]
+) -> tuple[Examples, dict[str, Examples]]:
+    """The samples to train on, and the held-out sets ``validation`` and ``test``.
 
     Args:
-        config: how to encode, and the dtype.
-        seed: of the samples.
-        size: number of samples.
-
-    Returns:
-        Spikes ``[size, n_inputs]`` with times in seconds, and labels ``[size]``.
+        config: their sizes and seeds, and the dtype.
+        encode: from values ``[size, 4]`` to spikes.
     """
-    values, labels = yinyang(seed, size)
-    spikes = latency_encode(
-        values.astype(config.dtype),
-        t_late=config.t_late,
-        bias_time=config.bias_time,
-        duplication=config.duplication,
-        duplicate_channels=True,
-    )
-    return Examples(spikes, jnp.asarray(labels, jnp.int32))
+
+    def samples(seed: int, size: int) -> Examples:
+        values, labels = yinyang(seed, size)
+        return Examples(encode(values.astype(config.dtype)), jnp.asarray(labels, jnp.int32))
+
+    return samples(config.train_seed, config.train_size), {
+        "validation": samples(config.validation_seed, config.validation_size),
+        "test": samples(config.test_seed, config.test_size),
+    }
 
 
 def load(config: Config) -> tuple[Examples, dict[str, Examples]]:
-    """The samples to train on, and the held-out sets ``validation`` and ``test``."""
-    return samples(config, config.train_seed, config.train_size), {
-        "validation": samples(config, config.validation_seed, config.validation_size),
-        "test": samples(config, config.test_seed, config.test_size),
-    }
+    """The same with times of spikes, in seconds."""
+    return load_encoded(
+        config,
+        partial(
+            latency_encode,
+            t_late=config.t_late,
+            bias_time=config.bias_time,
+            duplication=config.duplication,
+            duplicate_channels=True,
+        ),
+    )
 
 
 def make_network(config: Config, factory: Callable[..., Layer]) -> TaskNetwork:
