@@ -12,11 +12,12 @@
 #include <cstdint>
 #include <limits>
 
-#include "core/flow_lanes.h"
-#include "core/forward.h"
+#include "core/mul_add.h"
 #include "core/problem.h"
 #include "core/propagators.h"
+#include "core/quiet_back.h"
 #include "core/registers.h"
+#include "core/spike_log.h"
 #include "core/types.h"
 #include "core/view.h"
 
@@ -45,7 +46,7 @@ JAXSNN_HD double AdjointRelease(const typename Model::Constants& constants, doub
 template <class Model, class R, class Rate = R>
 JAXSNN_HD JAXSNN_INLINE R AdjointArrival(const Rate& rate_mem, const Rate& rate_syn, const R& v,
                                          const R& i) {
-  return i * rate_syn - v * rate_mem;
+  return MulAdd(rate_syn, i, -rate_mem * v);
 }
 
 // Whether a spike at `time` is one of a neuron that began the window above its threshold. A neuron
@@ -114,7 +115,7 @@ class ReverseSweep {
   void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
            Gradients<R>& gradients) {
     constants_.Fill(p_);
-    step_.Fill([this](std::int64_t b) { return constants_[first_ + b]; });
+    step_.Fill(n_, [this](std::int64_t b) { return constants_[first_ + b]; });
     Start(end, status, ct, gradients);
     LinkReleases(log, end);
     double high = static_cast<double>(*end.time);
@@ -172,6 +173,7 @@ class ReverseSweep {
   void Start(const EndState<R>& end, Status status, const Cotangents<R>& ct,
              Gradients<R>& gradients) {
     count_ = *end.count;
+    end_head_ = *end.head;
     next_spike_ = count_ - 1;
     const double end_time = static_cast<double>(*end.time);
     // What the loss owes to the time at which the window ends, over all neurons of the example.
@@ -290,19 +292,38 @@ class ReverseSweep {
   // Goes back over arrivals for as long as no neuron spikes or is released.
   void RetraceQuietArrivals(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t& k,
                             double& high) {
-    if (!uniform_ || any_release_) return;
+    if (any_release_) return;
     // Spikes of other blocks do not matter here.
     while (next_spike_ >= 0 && !Inside(log.index[next_spike_])) --next_spike_;
     const std::int64_t spike = next_spike_ >= 0 ? log.position[next_spike_] : 0;
     const std::int64_t stop = std::max(spike, p_.queue.head);
-    if (k <= stop) return;
-    if (!RetraceNarrow(gradients, k, stop)) {
-      if (gradients.input_time != nullptr) return;
-      FlowBackOverArrivals(n_, lanes_.At(-p_.queue.head), k, stop, p_.queue.index, p_.n_neurons,
-                           gradients.weights + first_, v_, i_);
+    const std::int64_t from = k;
+    if (uniform_) {
+      if (k > stop && RetraceNarrow(gradients, k, stop)) {
+        k = stop;
+      } else {
+        k = FlowBackOver(SharedSolutions<R>{lanes_}, gradients, k, stop);
+      }
+    } else if (k < end_head_) {  // the interval behind the last arrival ends elsewhere
+      k = FlowBackOver(OwnSolutions<Model, R>{step_, p_.queue.time + p_.queue.head, p_.time},
+                       gradients, k, stop);
     }
-    k = stop;
-    high = p_.queue.TimeAt(k);
+    if (k < from) high = p_.queue.TimeAt(k);
+  }
+
+  // Arrivals k - 1 down to `stop`, or to an interval without a solution. Returns where it stops.
+  template <class Solutions>
+  std::int64_t FlowBackOver(const Solutions& solutions, Gradients<R>& gradients, std::int64_t k,
+                            std::int64_t stop) {
+    if (gradients.input_time != nullptr) return k;
+    const std::int64_t head = p_.queue.head;
+    std::int64_t last = k;
+    while (last > stop && solutions.Has(last - head)) --last;
+    if (last < k) {
+      FlowBackOverArrivals(n_, solutions, k - head, last - head, p_.queue.index + head,
+                           p_.n_neurons, gradients.weights + first_, v_, i_);
+    }
+    return last;
   }
 
   // The same for a narrow layer in registers; false where there are none for it.
@@ -335,7 +356,7 @@ class ReverseSweep {
     const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
     const R rate_mem = rate_mem_[0], rate_syn = rate_syn_[0];
     for (std::int64_t k = from; k > stop; --k) {
-      i = lanes.v_from_i[k] * v + lanes.i_from_i[k] * i;
+      i = MulAdd(lanes.v_from_i[k], v, lanes.i_from_i[k] * i);
       v = lanes.v_from_v[k] * v;
       const std::int64_t offset = p_.row(k - 1) - p_.weights + first_;
       R* const row_gradient = gradients.weights + offset;
@@ -412,28 +433,33 @@ class ReverseSweep {
     }
     for (std::int64_t m = 0; m < n_visits_; ++m) stop_.dt[n + m] = visits_[m].time - low;
     if (uniform_) {
-      const auto constants = constants_[0];
-      FillStops(0, n + n_visits_, [&constants](std::int64_t) -> const auto& { return constants; });
-      return;
+      FillStops(n + n_visits_, SharedConstants<Model>{constants_[0]},
+                [](std::int64_t) { return 0; });
+    } else {
+      FillStops(
+          n + n_visits_, OwnConstants<Model, R>{constants_, first_},
+          [this, n](std::int64_t m) { return visits_[m < n ? moments_[m].visit : m - n].neuron; });
     }
-    const auto of_visit = [this](std::int64_t visit) -> const auto& {
-      return constants_[first_ + visits_[visit].neuron];
-    };
-    FillStops(0, n, [&](std::int64_t m) -> const auto& { return of_visit(moments_[m].visit); });
-    FillStops(n, n + n_visits_, [&](std::int64_t m) -> const auto& { return of_visit(m - n); });
   }
 
-  template <class ConstantsOf>
-  void FillStops(std::int64_t begin, std::int64_t end, const ConstantsOf& constants) {
+  template <class ConstantsOf, class NeuronOf>
+  void FillStops(std::int64_t n, const ConstantsOf& constants, const NeuronOf& neuron) {
     const double* JAXSNN_RESTRICT dt = stop_.dt;
     double* JAXSNN_RESTRICT v_from_v = stop_.v_from_v;
     double* JAXSNN_RESTRICT v_from_i = stop_.v_from_i;
     double* JAXSNN_RESTRICT i_from_i = stop_.i_from_i;
-    for (std::int64_t m = begin; m < end; ++m) {
-      const auto p = Model::Propagate(constants(m), dt[m]);
-      v_from_v[m] = p.v_from_v;
-      v_from_i[m] = p.v_from_i;
-      i_from_i[m] = p.i_from_i;
+    constexpr int kSize = 8;
+    for (std::int64_t begin = 0; begin < n; begin += kSize) {
+      const std::int64_t size = std::min<std::int64_t>(n - begin, kSize);
+      const auto constants_of = constants.template Lanes<kSize>(
+          size, [&neuron, begin](std::int64_t l) { return neuron(begin + l); });
+      for (std::int64_t l = 0; l < size; ++l) {
+        const std::int64_t m = begin + l;
+        const auto p = Model::Propagate(constants_of(l), dt[m]);
+        v_from_v[m] = p.v_from_v;
+        v_from_i[m] = p.v_from_i;
+        i_from_i[m] = p.i_from_i;
+      }
     }
   }
 
@@ -483,7 +509,7 @@ class ReverseSweep {
       const auto lanes = lanes_.At(k - p_.queue.head);
       const R vv = *lanes.v_from_v, vi = *lanes.v_from_i, ii = *lanes.i_from_i;
       for (std::int64_t b = 0; b < n_; ++b) {
-        i[b] = vi * v[b] + ii * i[b];
+        i[b] = MulAdd(vi, v[b], ii * i[b]);
         v[b] = vv * v[b];
       }
       return;
@@ -493,7 +519,7 @@ class ReverseSweep {
     const R* JAXSNN_RESTRICT vi = lanes.v_from_i;
     const R* JAXSNN_RESTRICT ii = lanes.i_from_i;
     for (std::int64_t b = 0; b < n_; ++b) {
-      i[b] = vi[b] * v[b] + ii[b] * i[b];
+      i[b] = MulAdd(vi[b], v[b], ii[b] * i[b]);
       v[b] = vv[b] * v[b];
     }
   }
@@ -567,6 +593,7 @@ class ReverseSweep {
 
   double pinned_to_start_ = 0;
   std::int64_t count_ = 0;
+  std::int64_t end_head_ = 0;
   std::int64_t next_spike_ = 0;
   std::int64_t n_visits_ = 0;
   bool any_release_ = false;

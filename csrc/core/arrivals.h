@@ -80,16 +80,16 @@ class ArrivalQueue {
     FindTop();
   }
 
-  bool empty() const { return top_.source == kNoIndex; }
+  bool empty() const { return top_->source == kNoIndex; }
   // Of the next arrival; kNever where there is none.
-  double time() const { return static_cast<double>(top_.time); }
-  std::int64_t source() const { return top_.source; }
+  double time() const { return static_cast<double>(top_->time); }
+  std::int64_t source() const { return top_->source; }
 
   // Takes the next arrival out of the queue.
   Arrival<R> Pop() {
-    Arrival<R> arrival{top_.time, top_.source, top_.position, top_.position + 1};
+    Arrival<R> arrival{top_->time, top_->source, top_->position, top_->position + 1};
     for (Waiting* line : {&past_, &input_, &own_}) {
-      if (line->head.source != top_.source) continue;
+      if (top_ != &line->head) continue;
       Advance(*line);
       FindTop();
       return arrival;
@@ -214,7 +214,8 @@ class ArrivalQueue {
 
   // The next in a line becomes its head.
   void Advance(Waiting& line) const {
-    line.head = kNone;
+    line.head.source = kNoIndex;
+    line.head.time = kNone.time;
     while (kForward ? line.next < line.end : line.next >= line.begin) {
       const std::int64_t source = kForward ? line.next++ : line.next--;
       const R time = ArrivalTime(TimeOf(source), line.delay);
@@ -251,10 +252,10 @@ class ArrivalQueue {
   }
 
   void FindTop() {
-    top_ = size_ > 0 ? heap_[0] : kNone;
+    top_ = size_ > 0 ? heap_ : &kNone;
     for (const Waiting* line : {&past_, &input_, &own_}) {
       if (line->head.source == kNoIndex) continue;
-      if (top_.source == kNoIndex || After(top_, line->head)) top_ = line->head;
+      if (top_->source == kNoIndex || After(*top_, line->head)) top_ = &line->head;
     }
   }
 
@@ -271,7 +272,7 @@ class ArrivalQueue {
   R longest_input_ = 0;
   R longest_own_ = 0;
   Waiting past_, input_, own_;
-  Cursor top_ = kNone;
+  const Cursor* top_ = &kNone;  // not a copy: what was just written in parts is slow to read whole
 };
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

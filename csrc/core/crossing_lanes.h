@@ -11,9 +11,8 @@
 namespace jaxsnn::inline JAXSNN_ISA {
 
 // A block of neurons: what is searched for, and what was found.
+template <int kSize>
 struct CrossingBlock {
-  static constexpr int kSize = 16;
-
   double v[kSize];
   double i[kSize];
   double threshold[kSize];
@@ -25,11 +24,10 @@ namespace internal {
 
 // MonotoneNewton for the lanes whose `rising` is 1. Returns whether all of them converged; those
 // that did not stay marked.
-template <class Model, class ConstantsOf>
-bool MonotoneNewtonLanes(const ConstantsOf& constants, CrossingBlock& block,
-                         std::int64_t (&rising)[CrossingBlock::kSize]) {
+template <class Model, int kSize, class ConstantsOf>
+bool MonotoneNewtonLanes(const ConstantsOf& constants, CrossingBlock<kSize>& block,
+                         std::int64_t (&rising)[kSize]) {
   using State = typename Model::template Pair<double>;
-  constexpr int kSize = CrossingBlock::kSize;
   double t[kSize] = {};
   std::int64_t active[kSize];
   std::int64_t any = 1;
@@ -66,10 +64,9 @@ bool MonotoneNewtonLanes(const ConstantsOf& constants, CrossingBlock& block,
 
 // NextCrossing of every neuron of a block, the constants of lane l being constants(l). Returns the
 // first lane whose search did not converge, or kNoIndex.
-template <class Model, class ConstantsOf>
-int NextCrossings(const ConstantsOf& constants, bool closed_form, CrossingBlock& block) {
+template <class Model, int kSize, class ConstantsOf>
+int NextCrossings(const ConstantsOf& constants, bool closed_form, CrossingBlock<kSize>& block) {
   using State = typename Model::template Pair<double>;
-  constexpr int kSize = CrossingBlock::kSize;
   std::int64_t rising[kSize];
   std::int64_t any_rising = 0, any_dip = 0;
   for (int l = 0; l < kSize; ++l) {

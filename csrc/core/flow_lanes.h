@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/mul_add.h"
 #include "core/propagators.h"
 #include "core/types.h"
 
@@ -26,13 +27,13 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
   const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
   Mask<R> any = 0;
   for (std::int64_t j = 0; j < n; ++j) {
-    const R v_end = (kUniform ? vv0 : vv[j]) * v[j] + (kUniform ? vi0 : vi[j]) * i[j];
-    const R tangent = v[j] + (i[j] - v[j]) * (kUniform ? reach0 : reach[j]);
+    const R v_end = MulAdd(kUniform ? vv0 : vv[j], v[j], (kUniform ? vi0 : vi[j]) * i[j]);
+    const R tangent = MulAdd(kUniform ? reach0 : reach[j], i[j] - v[j], v[j]);
     R highest = tangent > v[j] ? tangent : v[j];
     highest = v_end > highest ? v_end : highest;
     any |= static_cast<Mask<R>>(highest >= threshold[j]);
     v_next[j] = v_end;
-    i_next[j] = (kUniform ? ii0 : ii[j]) * i[j] + row[j];
+    i_next[j] = MulAdd(kUniform ? ii0 : ii[j], i[j], row[j]);
   }
   return any;
 }
@@ -57,27 +58,6 @@ JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
   }
   *may_cross = internal::FlowBlock<R, kUniform>(n - j, kUniform ? p : p.At(j), v + j, i + j,
                                                 threshold + j, row + j, v_next + j, i_next + j);
-}
-
-// Backwards over arrivals number `from` - 1 down to `stop` of a queue, at which no neuron does
-// anything but flow: each adds the adjoint currents to a row of gradients. The solutions over the
-// intervals, which all share, have the number of the arrival behind them.
-template <class R>
-JAXSNN_NOINLINE void FlowBackOverArrivals(std::int64_t n, const PropagatorLanes<R>& p,
-                                          std::int64_t from, std::int64_t stop,
-                                          const std::int32_t* index, std::int64_t row_size,
-                                          R* gradients, R* JAXSNN_RESTRICT v,
-                                          R* JAXSNN_RESTRICT i) {
-  for (std::int64_t k = from; k > stop; --k) {
-    const R vv = p.v_from_v[k], vi = p.v_from_i[k], ii = p.i_from_i[k];
-    R* JAXSNN_RESTRICT row = gradients + index[k - 1] * row_size;
-    for (std::int64_t j = 0; j < n; ++j) {
-      const R current = vi * v[j] + ii * i[j];
-      i[j] = current;
-      v[j] = vv * v[j];
-      row[j] += current;
-    }
-  }
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

@@ -8,7 +8,9 @@
 #include <limits>
 
 #include "core/adjoint.h"
+#include "core/mul_add.h"
 #include "core/propagators.h"
+#include "core/registers.h"
 #include "core/types.h"
 
 namespace jaxsnn::inline JAXSNN_ISA {
@@ -31,7 +33,7 @@ void FlowLanes(const PropagatorLanes<R>& p, std::int64_t n, R* JAXSNN_RESTRICT v
   const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0];
   n &= -kLaneBlock;
   for (std::int64_t j = 0; j < n; ++j) {
-    v[j] = (kUniform ? vv0 : vv[j]) * v[j] + (kUniform ? vi0 : vi[j]) * i[j];
+    v[j] = MulAdd(kUniform ? vv0 : vv[j], v[j], (kUniform ? vi0 : vi[j]) * i[j]);
     i[j] = (kUniform ? ii0 : ii[j]) * i[j];
   }
 }
@@ -46,7 +48,7 @@ void AdjointFlowLanes(const PropagatorLanes<R>& p, std::int64_t n, R* JAXSNN_RES
   const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0];
   n &= -kLaneBlock;
   for (std::int64_t j = 0; j < n; ++j) {
-    i[j] = (kUniform ? vi0 : vi[j]) * v[j] + (kUniform ? ii0 : ii[j]) * i[j];
+    i[j] = MulAdd(kUniform ? vi0 : vi[j], v[j], (kUniform ? ii0 : ii[j]) * i[j]);
     v[j] = (kUniform ? vv0 : vv[j]) * v[j];
   }
 }
@@ -112,27 +114,39 @@ std::int64_t CountWithin(std::int64_t n, const R* JAXSNN_RESTRICT values, R limi
 }
 
 // What the loss owes to the time of an arrival over a row of weights; and the gradient of the row,
-// added to.
-template <class Model, class R>
+// added to. The rates of the time constants are shared by all, or those of each neuron.
+template <class Model, class R, bool kUniform>
 R AdjointArrivalLanes(std::int64_t n, const R* JAXSNN_RESTRICT row,
                       const R* JAXSNN_RESTRICT rate_mem, const R* JAXSNN_RESTRICT rate_syn,
                       const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
                       R* JAXSNN_RESTRICT row_gradient) {
-  AddLanes(n, i, row_gradient);
-  // Partial sums that vectors can hold: the order is the same everywhere.
-  R part[kLaneBlock] = {};
-  const auto add = [&](std::int64_t j, int l) {
-    part[l] += row[j] * AdjointArrival<Model, R>(rate_mem[j], rate_syn[j], v[j], i[j]);
-  };
+  const R mem = rate_mem[0], syn = rate_syn[0];
+  R sum = 0;
   std::int64_t j = 0;
+#if defined(__GNUC__)
+  // Partial sums in registers: the order is the same everywhere.
+  using Lanes = Registers<R, kLaneBlock>;
+  typename Lanes::type part{};
   for (; j + kLaneBlock <= n; j += kLaneBlock) {
-    for (int l = 0; l < kLaneBlock; ++l) add(j + l, l);
+    const auto a_i = Lanes::Load(i + j), a_v = Lanes::Load(v + j);
+    Lanes::Store(Lanes::Load(row_gradient + j) + a_i, row_gradient + j);
+    if constexpr (kUniform) {
+      part = MulAdd(Lanes::Load(row + j), AdjointArrival<Model>(mem, syn, a_v, a_i), part);
+    } else {
+      const auto gradient =
+          AdjointArrival<Model>(Lanes::Load(rate_mem + j), Lanes::Load(rate_syn + j), a_v, a_i);
+      part = MulAdd(Lanes::Load(row + j), gradient, part);
+    }
   }
-  for (int l = 0; j + l < n; ++l) add(j + l, l);
-  for (int half = kLaneBlock / 2; half > 0; half /= 2) {
-    for (int l = 0; l < half; ++l) part[l] += part[l + half];
+  sum = SumLanes<R, kLaneBlock>(part);
+#endif
+  for (; j < n; ++j) {
+    row_gradient[j] += i[j];
+    const R gradient = AdjointArrival<Model, R>(kUniform ? mem : rate_mem[j],
+                                                kUniform ? syn : rate_syn[j], v[j], i[j]);
+    sum = MulAdd(row[j], gradient, sum);
   }
-  return part[0];
+  return sum;
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

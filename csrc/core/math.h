@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/mul_add.h"
 #include "core/types.h"
 
 namespace jaxsnn::inline JAXSNN_ISA {
@@ -28,20 +29,21 @@ JAXSNN_HD JAXSNN_INLINE Decay<double> DecayOver(double x) {
   constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
   x = x > 700.0 ? 700.0 : x;                     // NaN stays
   // e^{-x} = 2^{-n} e^r with |r| <= ln(2) / 2.
-  const double shifted = x * kLog2E + kRound;
+  const double shifted = MulAdd(x, kLog2E, kRound);
   const double n = shifted - kRound;
-  const double r = (n * kLn2High - x) + n * kLn2Low;
+  const double r = MulAdd(n, kLn2Low, MulAdd(n, kLn2High, -x));
   const auto exponent = static_cast<std::uint64_t>(1023) - std::bit_cast<std::uint64_t>(shifted);
   const double scale = std::bit_cast<double>(exponent << 52);
   // e^r - 1 = r + r^2 (1/2! + r/3! + ... + r^11/13!), the rest of which is below 2e-17 r.
   const double r2 = r * r, r4 = r2 * r2;
-  const double a = 1.0 / 2 + r * (1.0 / 6), b = 1.0 / 24 + r * (1.0 / 120);
-  const double c = 1.0 / 720 + r * (1.0 / 5040), d = 1.0 / 40320 + r * (1.0 / 362880);
-  const double e = 1.0 / 3628800 + r * (1.0 / 39916800);
-  const double f = 1.0 / 479001600 + r * (1.0 / 6227020800.0);
-  const double tail = (a + r2 * b) + r4 * ((c + r2 * d) + r4 * (e + r2 * f));
-  const double grown = r + r2 * tail;
-  return {scale + scale * grown, (1.0 - scale) - scale * grown};
+  const double a = MulAdd(r, 1.0 / 6, 1.0 / 2), b = MulAdd(r, 1.0 / 120, 1.0 / 24);
+  const double c = MulAdd(r, 1.0 / 5040, 1.0 / 720), d = MulAdd(r, 1.0 / 362880, 1.0 / 40320);
+  const double e = MulAdd(r, 1.0 / 39916800, 1.0 / 3628800);
+  const double f = MulAdd(r, 1.0 / 6227020800.0, 1.0 / 479001600);
+  const double high = MulAdd(r4, MulAdd(r2, f, e), MulAdd(r2, d, c));
+  const double tail = MulAdd(r4, high, MulAdd(r2, b, a));
+  const double grown = MulAdd(r2, tail, r);
+  return {MulAdd(scale, grown, scale), MulAdd(-scale, grown, 1.0 - scale)};
 }
 
 // The same in single precision; beyond 87 the value there.
@@ -50,17 +52,34 @@ JAXSNN_HD JAXSNN_INLINE Decay<float> DecayOver(float x) {
   constexpr float kLn2High = 0.693145751953125f, kLn2Low = 1.42860677e-6f;
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
   x = x > 87.0f ? 87.0f : x;
-  const float shifted = x * kLog2E + kRound;
+  const float shifted = MulAdd(x, kLog2E, kRound);
   const float n = shifted - kRound;
-  const float r = (n * kLn2High - x) + n * kLn2Low;
+  const float r = MulAdd(n, kLn2Low, MulAdd(n, kLn2High, -x));
   const auto exponent = static_cast<std::uint32_t>(127) - std::bit_cast<std::uint32_t>(shifted);
   const float scale = std::bit_cast<float>(exponent << 23);
   // The rest of the series is below 2e-8 r.
   const float r2 = r * r;
-  const float a = 1.0f / 2 + r * (1.0f / 6), b = 1.0f / 24 + r * (1.0f / 120);
-  const float c = 1.0f / 720 + r * (1.0f / 5040);
-  const float grown = r + r2 * (a + r2 * (b + r2 * c));
-  return {scale + scale * grown, (1.0f - scale) - scale * grown};
+  const float a = MulAdd(r, 1.0f / 6, 1.0f / 2), b = MulAdd(r, 1.0f / 120, 1.0f / 24);
+  const float c = MulAdd(r, 1.0f / 5040, 1.0f / 720);
+  const float grown = MulAdd(r2, MulAdd(r2, MulAdd(r2, c, b), a), r);
+  return {MulAdd(scale, grown, scale), MulAdd(-scale, grown, 1.0f - scale)};
+}
+
+// The same for x <= kShort, with fewer operations; T may be a vector.
+inline constexpr double kShort = 0.1;
+template <class T>
+JAXSNN_HD JAXSNN_INLINE Decay<T> ShortDecayOver(const T& x) {
+  using R = Lane<T>;
+  // 1 - e^{-x} = x - x^2/2! + x^3/3! - ..., the rest of which is below half a unit in the last
+  // place.
+  constexpr double kSeries[] = {1.0 / 2,       -1.0 / 6,       1.0 / 24,    -1.0 / 120,
+                                1.0 / 720,     -1.0 / 5040,    1.0 / 40320, -1.0 / 362880,
+                                1.0 / 3628800, -1.0 / 39916800};
+  constexpr int kTerms = sizeof(R) == 8 ? 10 : 4;
+  T series = T{} + R(kSeries[kTerms - 1]);
+  for (int k = kTerms - 2; k >= 0; --k) series = MulAdd(x, series, T{} + R(kSeries[k]));
+  const T lost = MulAdd(-x * x, series, x);
+  return {R(1) - lost, lost};
 }
 
 // The next larger number that is not denormal, for finite x.

@@ -13,12 +13,12 @@
 
 #include "core/adjoint.h"
 #include "core/arrivals.h"
-#include "core/forward.h"
 #include "core/lanes.h"
 #include "core/network_forward.h"
 #include "core/parameter_lanes.h"
 #include "core/projection.h"
 #include "core/propagators.h"
+#include "core/spike_log.h"
 #include "core/types.h"
 #include "core/view.h"
 
@@ -91,7 +91,7 @@ class NetworkReverse {
   void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
            const ViewCotangents<R>& views, NetworkGradients<R>& gradients) {
     constants_.Fill(p_);
-    step_.Fill([this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
+    step_.Fill(n_lanes_, [this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
     Start(log, end, status, ct, views, gradients);
     double high = static_cast<double>(*end.time);
     for (;;) {
@@ -442,8 +442,10 @@ class NetworkReverse {
   double ArriveAtAll(const Projection<R>& projection, std::int64_t source, double time,
                      const ProjectionGradients<R>& own) {
     const R* const row = projection.row(source);
-    double sum = static_cast<double>(AdjointArrivalLanes<Model, R>(
-        n_, row, rate_mem_, rate_syn_, v_, i_, own.weights + source * n_));
+    const auto arrive =
+        uniform_ ? AdjointArrivalLanes<Model, R, true> : AdjointArrivalLanes<Model, R, false>;
+    double sum = static_cast<double>(
+        arrive(n_, row, rate_mem_, rate_syn_, v_, i_, own.weights + source * n_));
     if constexpr (kParameters) parameters_.Arrive(row);
     for (std::int64_t k = 0; k < n_clamps_; ++k) {
       const std::int64_t j = clamps_[k].neuron;

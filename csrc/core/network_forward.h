@@ -12,13 +12,13 @@
 #include <limits>
 
 #include "core/arrivals.h"
-#include "core/forward.h"
 #include "core/lanes.h"
 #include "core/math.h"
 #include "core/maxima.h"
 #include "core/next_crossing.h"
 #include "core/projection.h"
 #include "core/propagators.h"
+#include "core/spike_log.h"
 #include "core/types.h"
 #include "core/view.h"
 
@@ -78,7 +78,7 @@ class NetworkForward {
   // checked network.
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end, const Views<R>& views) {
     constants_.Fill(p_);
-    step_.Fill([this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
+    step_.Fill(n_lanes_, [this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
     views_ = views;
     track_ = views.maximum.v != nullptr;
     Start(log);

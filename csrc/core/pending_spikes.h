@@ -58,6 +58,8 @@ class PendingSpikes {
 
   // Puts them in order, for operator[].
   void Sort() {
+    listed_ = false;
+    if (size_ < 2) return;
     for (std::int64_t s = 0; s < size_; ++s) time_[s] = spikes_[s].time;
     listed_ = (size_ <= kRanked && Rank()) || Distribute();
     if (!listed_) std::sort(spikes_, spikes_ + size_);

@@ -55,10 +55,40 @@ class ConstantsTable {
   const typename Model::Constants& operator[](std::int64_t j) const {
     return data_[uniform_ ? 0 : j];
   }
+  bool uniform() const { return uniform_; }
 
  private:
   typename Model::Constants* data_ = nullptr;
   bool uniform_ = true;
+};
+
+// The constants in loops that vectorise: those that all neurons share ...
+template <class Model>
+struct SharedConstants {
+  typename Model::Constants constants;
+
+  const typename Model::Constants& operator()(std::int64_t) const { return constants; }
+  template <int kSize, class NeuronOf>
+  const SharedConstants& Lanes(std::int64_t, const NeuronOf&) const {
+    return *this;
+  }
+};
+
+// ... or those of each neuron, counted from the first of a block, of which lanes take copies side
+// by side.
+template <class Model, class R>
+struct OwnConstants {
+  const ConstantsTable<Model, R>& table;
+  std::int64_t first = 0;
+
+  const typename Model::Constants& operator()(std::int64_t b) const { return table[first + b]; }
+  // Of n <= kSize neurons; lanes that no neuron is in repeat the last one.
+  template <int kSize, class NeuronOf>
+  auto Lanes(std::int64_t n, const NeuronOf& neuron) const {
+    typename Model::template ConstantsLanes<kSize> lanes;
+    for (std::int64_t l = 0; l < kSize; ++l) lanes.Set(l, (*this)(neuron(l < n ? l : n - 1)));
+    return lanes;
+  }
 };
 
 namespace internal {

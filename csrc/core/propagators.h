@@ -3,8 +3,10 @@
 #ifndef JAXSNN_CORE_PROPAGATORS_H_
 #define JAXSNN_CORE_PROPAGATORS_H_
 
+#include <algorithm>
 #include <cstdint>
 
+#include "core/math.h"
 #include "core/problem.h"
 #include "core/types.h"
 #include "core/view.h"
@@ -41,14 +43,14 @@ struct PropagatorLanes {
 
 namespace internal {
 
-template <class Model, class R>
+template <class Model, bool kIsShort, class R>
 JAXSNN_NOINLINE void PropagateLanes(std::int64_t n, const R* JAXSNN_RESTRICT slow,
                                     const R* JAXSNN_RESTRICT gap, const R* JAXSNN_RESTRICT rate_mem,
                                     const R* JAXSNN_RESTRICT ratio, R dt,
                                     R* JAXSNN_RESTRICT v_from_v, R* JAXSNN_RESTRICT v_from_i,
                                     R* JAXSNN_RESTRICT i_from_i, R* JAXSNN_RESTRICT reach) {
   for (std::int64_t j = 0; j < n; ++j) {
-    const auto p = Model::Propagate(slow[j], gap[j], rate_mem[j], ratio[j], dt);
+    const auto p = Model::template Propagate<kIsShort>(slow[j], gap[j], rate_mem[j], ratio[j], dt);
     v_from_v[j] = p.v_from_v;
     v_from_i[j] = p.v_from_i;
     i_from_i[j] = p.i_from_i;
@@ -74,12 +76,15 @@ class StepPropagators {
     return step;
   }
 
-  // With constants(lane) for every lane.
+  // With constants(lane) for every one of n lanes, at most those there is room for.
   template <class ConstantsOf>
-  void Fill(const ConstantsOf& constants) {
+  void Fill(std::int64_t n, const ConstantsOf& constants) {
     shared_ = constants(0);
+    if (!uniform_) n_ = n;
+    fastest_ = 0;
     for (std::int64_t j = 0; !uniform_ && j < n_; ++j) {
       const typename Model::Constants& own = constants(j);
+      fastest_ = std::max(fastest_, own.slow + own.gap);
       slow_[j] = static_cast<R>(own.slow);
       gap_[j] = static_cast<R>(own.gap);
       rate_mem_[j] = static_cast<R>(own.rate_mem);
@@ -91,16 +96,26 @@ class StepPropagators {
     if (uniform_) {
       lanes_.template Set<Model>(0, shared_, dt);
     } else {
-      internal::PropagateLanes<Model>(n_, slow_, gap_, rate_mem_, ratio_, static_cast<R>(dt),
-                                      lanes_.v_from_v, lanes_.v_from_i, lanes_.i_from_i,
-                                      lanes_.reach);
+      const auto propagate = IsShort(dt) ? internal::PropagateLanes<Model, true, R>
+                                         : internal::PropagateLanes<Model, false, R>;
+      propagate(n_, slow_, gap_, rate_mem_, ratio_, static_cast<R>(dt), lanes_.v_from_v,
+                lanes_.v_from_i, lanes_.i_from_i, lanes_.reach);
     }
     return lanes_;
   }
 
+  // Whether a step is short compared to all time constants.
+  bool IsShort(double dt) const { return dt * fastest_ < kShort; }
+  // Of every neuron, unless they share them.
+  const R* slow() const { return slow_; }
+  const R* gap() const { return gap_; }
+  const R* rate_mem() const { return rate_mem_; }
+  const R* ratio() const { return ratio_; }
+
  private:
   std::int64_t n_ = 0;
   bool uniform_ = true;
+  double fastest_ = 0;  // of all rates
   PropagatorLanes<R> lanes_;
   typename Model::Constants shared_{};
   R *slow_ = nullptr, *gap_ = nullptr, *rate_mem_ = nullptr, *ratio_ = nullptr;

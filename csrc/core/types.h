@@ -33,6 +33,11 @@
 #define JAXSNN_NOINLINE
 #endif
 
+// Whether MulAdd fuses.
+#if defined(JAXSNN_ISA_avx2) || defined(JAXSNN_ISA_avx512) || defined(__FP_FAST_FMA)
+#define JAXSNN_FMA
+#endif
+
 // The instruction set for which the numerics are compiled, see cpu/isa_begin.h.
 #ifndef JAXSNN_ISA
 #define JAXSNN_ISA baseline

@@ -74,14 +74,14 @@ void MatchesScan() {
 // Blocks of neurons against one neuron at a time, to the last bit.
 template <class Model>
 void LanesMatchOneByOne(double ratio) {
-  constexpr int kSize = jaxsnn::CrossingBlock::kSize;
+  constexpr int kSize = 16;
   std::mt19937_64 random(9);
   std::uniform_real_distribution<double> uniform(0, 1);
   const auto c = Model::Prepare(ratio * 0.7, 0.7);
   const bool closed_form = jaxsnn::internal::kHasClosedForm<Model> && Model::HasClosedForm(c);
   int found = 0, none = 0;
   for (int n = 0; n < 2000; ++n) {
-    jaxsnn::CrossingBlock block;
+    jaxsnn::CrossingBlock<kSize> block;
     for (int l = 0; l < kSize; ++l) {
       const bool dip = n % 4 == 3 && uniform(random) < 0.5;
       block.threshold[l] = dip ? -0.3 * uniform(random) - 0.01 : 0.2 + uniform(random);
@@ -90,7 +90,7 @@ void LanesMatchOneByOne(double ratio) {
       block.limit[l] = n % 3 == 0 ? 20.0 : 3 * uniform(random);
       if (n % 50 == 0) block.limit[l] = 0;
     }
-    const jaxsnn::CrossingBlock searched = block;
+    const jaxsnn::CrossingBlock<kSize> searched = block;
     const int failed =
         jaxsnn::NextCrossings<Model>([&c](int) -> const auto& { return c; }, closed_form, block);
     CHECK(failed == jaxsnn::kNoIndex);

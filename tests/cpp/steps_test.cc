@@ -127,15 +127,21 @@ void Compare(const Case& which, test::Pool& one, test::Pool& several) {
   double fired = 0;
   for (const R x : baseline.spikes.data) fired += static_cast<double>(x);
   CHECK(fired > 0);
-  const auto same = [&]<Isa isa>() {
-    Layer<R> layer(which);
-    layer.template Run<isa>(several);
-    CHECK(SameBits(layer.Results(), expected));
-  };
-  same.template operator()<Isa::kBaseline>();
+  Layer<R> threaded(which);
+  threaded.template Run<Isa::kBaseline>(several);
+  CHECK(SameBits(threaded.Results(), expected));
+  // Only the exponentials of some surrogates round differently with FMA.
+  Layer<R> best(which);
+  jaxsnn::OnBestIsa([&]<Isa isa>() { best.template Run<isa>(several); });
+  const bool exponential = which.shape == 1 || which.shape == 4;
+  CHECK(exponential ? test::ShareOfClose<R>(best.Results(), expected) == 1
+                    : SameBits(best.Results(), expected));
 #if defined(JAXSNN_X86_KERNELS)
-  if (jaxsnn::BestIsa() >= Isa::kAvx2) same.template operator()<Isa::kAvx2>();
-  if (jaxsnn::BestIsa() >= Isa::kAvx512) same.template operator()<Isa::kAvx512>();
+  if (jaxsnn::BestIsa() >= Isa::kAvx2) {
+    Layer<R> layer(which);
+    layer.template Run<Isa::kAvx2>(several);
+    CHECK(SameBits(layer.Results(), best.Results()));
+  }
 #endif
 }
 

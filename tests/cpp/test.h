@@ -3,8 +3,10 @@
 #define JAXSNN_TESTS_CPP_TEST_H_
 
 #include <cmath>
+#include <cstddef>
 #include <cstdio>
 #include <cstring>
+#include <vector>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -29,6 +31,19 @@ inline void CheckNear(double got, double expected, double tolerance, const char*
   ++failures;
   std::printf("%s:%d: %s is %.17g, expected %.17g within %g\n", file, line, what, got, expected,
               tolerance);
+}
+
+// Which part of some results of precision R are equal but for rounding.
+template <class R, class T>
+double ShareOfClose(const std::vector<T>& got, const std::vector<T>& expected) {
+  const double tolerance = sizeof(R) == 8 ? 1e-9 : 1e-3;
+  double close = 0;
+  for (std::size_t k = 0; k < got.size(); ++k) {
+    const double a = static_cast<double>(got[k]), b = static_cast<double>(expected[k]);
+    const bool both_nan = std::isnan(a) && std::isnan(b);
+    close += a == b || both_nan || std::fabs(a - b) <= tolerance * (1 + std::fabs(b));
+  }
+  return close / static_cast<double>(got.size());
 }
 
 // XLA runs kernels with denormals flushed; nothing may depend on them.

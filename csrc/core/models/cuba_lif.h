@@ -8,6 +8,7 @@
 #define JAXSNN_CORE_MODELS_CUBA_LIF_H_
 
 #include <cmath>
+#include <cstdint>
 
 #include "core/math.h"
 #include "core/types.h"
@@ -30,6 +31,27 @@ struct CubaLif {
     double slow;      // the smaller of the two rates
     double gap;       // the larger minus the smaller
     double ratio;     // rate_mem / gap, 0 where they are equal
+  };
+
+  // Those of several neurons side by side.
+  template <int kSize>
+  class ConstantsLanes {
+   public:
+    JAXSNN_INLINE void Set(std::int64_t l, const Constants& c) {
+      tau_mem_[l] = c.tau_mem;
+      rate_mem_[l] = c.rate_mem;
+      rate_syn_[l] = c.rate_syn;
+      slow_[l] = c.slow;
+      gap_[l] = c.gap;
+      ratio_[l] = c.ratio;
+    }
+    JAXSNN_INLINE Constants operator()(std::int64_t l) const {
+      return {tau_mem_[l], rate_mem_[l], rate_syn_[l], slow_[l], gap_[l], ratio_[l]};
+    }
+
+   private:
+    double tau_mem_[kSize], rate_mem_[kSize], rate_syn_[kSize];
+    double slow_[kSize], gap_[kSize], ratio_[kSize];
   };
 
   // The exact solution over a time step: (v, i) -> (v_from_v v + v_from_i i, i_from_i i).
@@ -80,13 +102,22 @@ struct CubaLif {
   // v_from_i = (e^{-t/tau_mem} - e^{-t/tau_syn}) tau_syn / (tau_mem - tau_syn), written so that no
   // ratio of the time constants cancels digits, equality included: with the slower rate s and the
   // gap g >= 0 it is e^{-s t} (1 - e^{-g t}) / (g tau_mem), or e^{-s t} t / tau_mem.
-  template <class R>
+  // kIsShort: for dt below kShort of both time constants, of one neuron or of vectors of them.
+  template <bool kIsShort = false, class R>
   JAXSNN_HD JAXSNN_INLINE static Propagator<R> Propagate(const R& slow_rate, const R& gap_rate,
-                                                         const R& rate_mem, const R& ratio, R dt) {
-    const auto slow = DecayOver(slow_rate * dt), gap = DecayOver(gap_rate * dt);
-    const R fast_kept = slow.kept * gap.kept;
-    const R v_from_i = slow.kept * (ratio > 0 ? gap.lost * ratio : rate_mem * dt);
-    const bool mem_slower = slow_rate == rate_mem;
+                                                         const R& rate_mem, const R& ratio,
+                                                         const R& dt) {
+    const auto decay = [](const R& x) {
+      if constexpr (kIsShort) {
+        return ShortDecayOver(x);
+      } else {
+        return DecayOver(x);
+      }
+    };
+    const auto slow = decay(slow_rate * dt), gap = decay(gap_rate * dt);
+    const R fast_kept = slow.kept * gap.kept, rising = gap.lost * ratio, equal = rate_mem * dt;
+    const R v_from_i = slow.kept * (ratio > 0 ? rising : equal);
+    const auto mem_slower = slow_rate == rate_mem;
     return {mem_slower ? slow.kept : fast_kept, v_from_i, mem_slower ? fast_kept : slow.kept};
   }
   JAXSNN_HD JAXSNN_INLINE static Propagator<double> Propagate(const Constants& c, double dt) {
@@ -95,13 +126,13 @@ struct CubaLif {
 
   template <class R>
   JAXSNN_HD JAXSNN_INLINE static Pair<R> Flow(const Propagator<R>& p, const Pair<R>& x) {
-    return {p.v_from_v * x.v + p.v_from_i * x.i, p.i_from_i * x.i};
+    return {MulAdd(p.v_from_v, x.v, p.v_from_i * x.i), p.i_from_i * x.i};
   }
 
   // The transpose of Flow.
   template <class R>
   JAXSNN_HD JAXSNN_INLINE static Pair<R> AdjointFlow(const Propagator<R>& p, const Pair<R>& a) {
-    return {p.v_from_v * a.v, p.v_from_i * a.v + p.i_from_i * a.i};
+    return {p.v_from_v * a.v, MulAdd(p.v_from_i, a.v, p.i_from_i * a.i)};
   }
 
   // All are convolutions of two or three exponentials. With the slower rate s, the gap g and
@@ -188,7 +219,7 @@ struct CubaLif {
                                                            const Pair<double>& x,
                                                            double threshold) {
     const double rise = x.i - x.v;
-    const double discriminant = rise * rise - 4 * x.i * (threshold - x.v);
+    const double discriminant = MulAdd(rise, rise, -4 * x.i * (threshold - x.v));
     const double passed = 2 * (threshold - x.v) / (rise + std::sqrt(discriminant));  // 1 - u
     const double at = -Log1p(-passed) * c.tau_mem;
     return passed < 1 ? at : kNever;  // no root: NaN
