@@ -189,7 +189,7 @@ def recurrent_step(batch: int) -> Step:
     graph.add("input", Source(700))
     graph.add("hidden", EventPropLIF(256, n_spikes=4000, t_max=t_max, params=params))
     graph.add("output", LeakyIntegrator(20, t_max=t_max, tau_mem=20e-3, integral=True))
-    graph.connect("input", "hidden", init=normal(0.024, 0.1))
+    graph.connect("input", "hidden", init=normal(0.0255, 0.1))
     graph.connect("hidden", "hidden", delay=1e-3, init=normal(0.0, 0.1))
     graph.connect("hidden", "output", init=normal(0.0, 0.1))
     init, apply, record = graph.build()

@@ -83,7 +83,8 @@ int NextCrossings(const ConstantsOf& constants, bool closed_form, CrossingBlock<
       if constexpr (internal::kHasClosedForm<Model>) {
         for (int l = 0; l < kSize; ++l) {
           const double at = Model::ClosedFormCrossing(constants(l), State{block.v[l], block.i[l]},
-                                                      block.threshold[l]);
+                                                      block.threshold[l])
+                                .at;
           block.at[l] = (rising[l] != 0) & (at <= block.limit[l]) ? at : block.at[l];
         }
       }

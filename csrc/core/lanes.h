@@ -121,7 +121,7 @@ R AdjointArrivalLanes(std::int64_t n, const R* JAXSNN_RESTRICT row,
                       const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
                       R* JAXSNN_RESTRICT row_gradient) {
   const R mem = rate_mem[0], syn = rate_syn[0];
-  R sum = 0;
+  R sum = 0, rest = 0;
   std::int64_t j = 0;
 #if defined(__GNUC__)
   // Partial sums in registers: the order is the same everywhere.
@@ -138,15 +138,17 @@ R AdjointArrivalLanes(std::int64_t n, const R* JAXSNN_RESTRICT row,
       part = MulAdd(Lanes::Load(row + j), gradient, part);
     }
   }
-  sum = SumLanes<R, kLaneBlock>(part);
+  R lanes[kLaneBlock];  // whose address is taken, so that `part` stays in a register
+  Lanes::Store(part, lanes);
+  sum = SumLanes<R, kLaneBlock>(lanes);
 #endif
   for (; j < n; ++j) {
     row_gradient[j] += i[j];
     const R gradient = AdjointArrival<Model, R>(kUniform ? mem : rate_mem[j],
                                                 kUniform ? syn : rate_syn[j], v[j], i[j]);
-    sum = MulAdd(row[j], gradient, sum);
+    rest = MulAdd(row[j], gradient, rest);
   }
-  return sum;
+  return sum + rest;
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

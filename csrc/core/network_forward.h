@@ -100,6 +100,9 @@ class NetworkForward {
   struct Crossing {
     double time;  // kNever: none
     std::int64_t neuron;
+    // Before rounding, from now, and of a closed form what it passed until then; else 0.
+    double at = 0;
+    double passed = 0;
   };
 
   void Start(const SpikeLog<R>& log) {
@@ -146,7 +149,7 @@ class NetworkForward {
     // One that coincides with an arrival or a probe comes after it.
     if (closing ? next.time <= horizon : next.time < horizon) {
       if (!HasRoom(next.neuron)) return false;
-      Flow(next.time);
+      Flow(next.time, next);
       Raise();
       Spike(next.neuron, log);
       return true;
@@ -192,11 +195,12 @@ class NetworkForward {
     const Soonest<R> likely = bound(n_lanes_, v_, i_, threshold_, tau_mem_, wait_);
     if (static_cast<double>(likely.time) > limit) return first;
     const auto solve = [&](std::int64_t j) {
-      const double at = CrossingOf(j, horizon);
+      const Crossing crossing = CrossingOf(j, horizon);
+      const double at = crossing.time;
       if (at == kNever || at > first.time) return;
       if (at < first.time) {
         n_crossing_ = 0;
-        first = {at, j};
+        first = crossing;
         // A crossing a little later may be rounded to the same time.
         limit = std::min(limit, static_cast<double>(NextUp(static_cast<R>(at))) - now_);
       }
@@ -231,18 +235,19 @@ class NetworkForward {
   }
 
   // When a neuron crosses, up to the horizon.
-  double CrossingOf(std::int64_t j, double horizon) {
+  Crossing CrossingOf(std::int64_t j, double horizon) {
     const double free = std::max(static_cast<double>(release_[j]), now_);
-    if (free > horizon) return kNever;
+    if (free > horizon) return {kNever, j};
     const State x = StateAt(j, {static_cast<double>(v_[j]), static_cast<double>(i_[j])}, free);
     const Root root = NextCrossing<Model>(constants_[j], x, p_.threshold(j), horizon - free);
     if (!root.converged) {
       outcome_ = {Status::kNoConvergence, Argument::kNone, j, now_};
-      return kNever;
+      return {kNever, j};
     }
-    if (!(root.at <= horizon - free)) return kNever;
+    if (!(root.at <= horizon - free)) return {kNever, j};
     // Rounded, so that the order of all events follows from the recorded times.
-    return std::min(static_cast<double>(static_cast<R>(free + root.at)), horizon);
+    const double time = std::min(static_cast<double>(static_cast<R>(free + root.at)), horizon);
+    return {time, j, root.at, free > now_ ? 0 : root.passed};
   }
 
   // The state of a neuron at `time` from that now, refractory period included.
@@ -258,15 +263,15 @@ class NetworkForward {
     return Model::Flow(Model::Propagate(constants, time - now_), x);
   }
 
-  // All neurons to `time`.
-  void Flow(double time) {
+  // All neurons to `time`, that of a crossing if one is given.
+  void Flow(double time, const Crossing& crossing = {kNever, 0}) {
     if (track_) maxima_.Leave(v_, i_, now_);
     if (time > now_) {
       for (std::int64_t k = 0; k < n_refractory_; ++k) {
         const std::int64_t j = refractory_[k];
         before_[k] = {static_cast<double>(v_[j]), static_cast<double>(i_[j])};
       }
-      FlowAll(time - now_);
+      FlowAll(time - now_, crossing);
       for (std::int64_t k = 0; k < n_refractory_; ++k) {
         const std::int32_t j = refractory_[k];
         const State x = StateAt(j, before_[k], time);
@@ -295,7 +300,14 @@ class NetworkForward {
     }
   }
 
-  void FlowAll(double dt) {
+  void FlowAll(double dt, const Crossing& crossing) {
+    if constexpr (internal::kHasClosedForm<Model>) {
+      // The crossing has done most of the work.
+      if (uniform_ && crossing.passed > 0) {
+        const auto p = Model::PropagateNear(constants_[0], {crossing.at, crossing.passed}, dt);
+        return FlowLanes<R, true>(step_.Set(p), n_lanes_, v_, i_);
+      }
+    }
     const auto flow = uniform_ ? FlowLanes<R, true> : FlowLanes<R, false>;
     flow(step_.Over(dt), n_lanes_, v_, i_);
   }

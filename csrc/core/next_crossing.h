@@ -59,8 +59,8 @@ JAXSNN_HD Root NextCrossing(const typename Model::Constants& constants,
     if (!internal::MayRise<Model>(constants, x, threshold, limit)) return {kNever, true};
     if constexpr (internal::kHasClosedForm<Model>) {
       if (Model::HasClosedForm(constants)) {
-        const double at = Model::ClosedFormCrossing(constants, x, threshold);
-        return {at <= limit ? at : kNever, true};
+        const auto crossing = Model::ClosedFormCrossing(constants, x, threshold);
+        return {crossing.at <= limit ? crossing.at : kNever, true, crossing.passed};
       }
     }
     return MonotoneNewton(distance, std::min(limit, internal::kForgotten / constants.slow));

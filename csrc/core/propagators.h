@@ -104,6 +104,14 @@ class StepPropagators {
     return lanes_;
   }
 
+  // A solution that all neurons share.
+  template <class Propagator>
+  const PropagatorLanes<R>& Set(const Propagator& p) {
+    lanes_.v_from_v[0] = static_cast<R>(p.v_from_v);
+    lanes_.v_from_i[0] = static_cast<R>(p.v_from_i);
+    lanes_.i_from_i[0] = static_cast<R>(p.i_from_i);
+    return lanes_;
+  }
   // Whether a step is short compared to all time constants.
   bool IsShort(double dt) const { return dt * fastest_ < kShort; }
   // Of every neuron, unless they share them.

@@ -41,17 +41,16 @@ struct Registers {
   }
 };
 
-// The sum of all lanes, halves added to halves.
+// The sum of kWidth numbers, halves added to halves.
 template <class R, int kWidth>
-JAXSNN_INLINE R SumLanes(const typename Registers<R, kWidth>::type& x) {
+JAXSNN_INLINE R SumLanes(const R* x) {
   if constexpr (kWidth == 1) {
     return x[0];
   } else {
-    constexpr int kHalf = kWidth / 2;
-    typename Registers<R, kHalf>::type low, high;
-    std::memcpy(&low, &x, sizeof(low));
-    std::memcpy(&high, reinterpret_cast<const char*>(&x) + sizeof(low), sizeof(high));
-    return SumLanes<R, kHalf>(low + high);
+    using Half = Registers<R, kWidth / 2>;
+    R sums[kWidth / 2];
+    Half::Store(Half::Load(x) + Half::Load(x + kWidth / 2), sums);
+    return SumLanes<R, kWidth / 2>(sums);
   }
 }
 

@@ -17,6 +17,7 @@ struct ValueSlope {
 struct Root {
   double at;  // kNever: there is none up to the limit
   bool converged;
+  double passed = 0;  // of a closed form, see the model
 };
 
 // Monotone, Newton converges for every use here, quadratically in the end; the caps turn times

@@ -208,6 +208,12 @@ struct CubaLif {
     return z == 0 ? q : q * (std::log1p(z) / z);
   }
 
+  // When v reaches the threshold, and 1 - e^{-at/tau_mem}.
+  struct ClosedForm {
+    double at;
+    double passed;
+  };
+
   // tau_mem == 2 tau_syn makes v quadratic in u = e^{-t/tau_mem}: v(t) = (v + i) u - i u^2.
   JAXSNN_HD JAXSNN_INLINE static bool HasClosedForm(const Constants& c) {
     return c.rate_syn == 2 * c.rate_mem;
@@ -215,14 +221,24 @@ struct CubaLif {
 
   // The larger root u is the earlier crossing. Solved for 1 - u, which keeps all digits of a short
   // time. For v < threshold < i, i >= 0; without a branch, for loops that vectorise.
-  JAXSNN_HD JAXSNN_INLINE static double ClosedFormCrossing(const Constants& c,
-                                                           const Pair<double>& x,
-                                                           double threshold) {
+  JAXSNN_HD JAXSNN_INLINE static ClosedForm ClosedFormCrossing(const Constants& c,
+                                                               const Pair<double>& x,
+                                                               double threshold) {
     const double rise = x.i - x.v;
     const double discriminant = MulAdd(rise, rise, -4 * x.i * (threshold - x.v));
-    const double passed = 2 * (threshold - x.v) / (rise + std::sqrt(discriminant));  // 1 - u
+    const double passed = 2 * (threshold - x.v) / (rise + std::sqrt(discriminant));
     const double at = -Log1p(-passed) * c.tau_mem;
-    return passed < 1 ? at : kNever;  // no root: NaN
+    return passed < 1 ? ClosedForm{at, passed} : ClosedForm{kNever, 1};  // no root: NaN
+  }
+
+  // The solution over dt, which differs from the time of such a crossing by rounding only.
+  JAXSNN_HD JAXSNN_INLINE static Propagator<double> PropagateNear(const Constants& c,
+                                                                  const ClosedForm& crossing,
+                                                                  double dt) {
+    const double off = (dt - crossing.at) * c.rate_mem;
+    const double kept = (1 - crossing.passed) * MulAdd(off, MulAdd(off, 0.5, -1.0), 1.0);
+    const double lost = MulAdd(1 - crossing.passed, off, crossing.passed);
+    return {kept, kept * lost, kept * kept};
   }
 
   // <a, Rate(x)>: how the loss changes when the state x is held a little longer.
