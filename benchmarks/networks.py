@@ -158,6 +158,7 @@ def wide_step(
     *,
     params: LIFParameters = WIDE_PARAMS,
     heterogeneous: bool = False,
+    room: int = 12,
 ) -> Step:
     """A wide layer: 700 inputs at random times over a second, neurons that fire about 5 times."""
     rng = np.random.default_rng(1)
@@ -166,7 +167,7 @@ def wide_step(
     weights = jnp.asarray(rng.normal(mean, std, (700, n_neurons)), jnp.float32)
     layer = EventPropLIF(
         n_neurons,
-        n_spikes=12 * n_neurons,
+        n_spikes=room * n_neurons,
         t_max=1.0,
         params=per_neuron(params, n_neurons) if heterogeneous else params,
     )

@@ -13,16 +13,16 @@ import resource
 import subprocess
 import sys
 
+import jax
+
+from suite import STEPS
+from tables import milliseconds
+
 NAMES = ("yinyang-100", "yinyang-400", "yinyang-throughput", "wide", "recurrent")
 
 
 def measure(name: str) -> dict[str, float]:
     """Of forward and backward, in this process: milliseconds, and MB beyond the arguments."""
-    import jax
-
-    from suite import STEPS
-    from tables import milliseconds
-
     step = STEPS[name]()
     jitted = jax.jit(jax.value_and_grad(step.loss)).lower(*step.arguments).compile()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

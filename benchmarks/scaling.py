@@ -9,14 +9,16 @@ import sys
 from pathlib import Path
 
 import jax
+from matplotlib.figure import Figure
 
 from networks import wide_step
 from tables import milliseconds
 
+PICTURE = Path(__file__).with_name("scaling.png")
 BASE = {"n_neurons": 250, "n_spikes": 1000, "batch": 8}
 SIZES = {
     "n_neurons": (4, 16, 63, 250, 1000, 4000),
-    "n_spikes": (32, 100, 320, 1000, 3200, 10000, 32000),
+    "n_spikes": (100, 320, 1000, 3200, 10000, 32000, 100000),
     "batch": (1, 4, 16, 63, 250, 1000),
 }
 TITLES = {"n_neurons": "neurons", "n_spikes": "input spikes per sample", "batch": "samples"}
@@ -26,7 +28,7 @@ def measure(axis: str) -> dict[str, list[float]]:
     """Milliseconds forward, and forward and backward, for every size along an axis."""
     times: dict[str, list[float]] = {"forward": [], "forward and backward": []}
     for size in SIZES[axis]:
-        step = wide_step(**(BASE | {axis: size}))
+        step = wide_step(**(BASE | {axis: size}), room=40)
         for kind, function in (
             ("forward", step.loss),
             ("forward and backward", jax.value_and_grad(step.loss)),
@@ -37,9 +39,7 @@ def measure(axis: str) -> dict[str, list[float]]:
     return times
 
 
-def main(file: str | Path = Path(__file__).with_name("scaling.png")) -> None:
-    from matplotlib.figure import Figure
-
+def main(file: str | Path) -> None:
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for axis, panel in zip(SIZES, figure.subplots(1, 3, sharey=True), strict=True):
         sizes, times = SIZES[axis], measure(axis)
@@ -62,4 +62,4 @@ def main(file: str | Path = Path(__file__).with_name("scaling.png")) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1] if len(sys.argv) > 1 else PICTURE)
