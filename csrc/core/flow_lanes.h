@@ -15,7 +15,7 @@ inline constexpr std::int64_t kFlowBlock = 64;
 
 namespace internal {
 
-template <class R, bool kUniform>
+template <class R, bool kUniform, bool kFused>
 JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
                                 const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
                                 const R* JAXSNN_RESTRICT threshold, const R* JAXSNN_RESTRICT row,
@@ -33,7 +33,8 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
     highest = v_end > highest ? v_end : highest;
     any |= static_cast<Mask<R>>(highest >= threshold[j]);
     v_next[j] = v_end;
-    i_next[j] = MulAdd(kUniform ? ii0 : ii[j], i[j], row[j]);
+    const R decay = kUniform ? ii0 : ii[j];
+    i_next[j] = kFused ? MulAdd(decay, i[j], row[j]) : decay * i[j] + row[j];
   }
   return any;
 }
@@ -43,8 +44,9 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
 // The free solution over a time step, shared by all or one for each neuron, and the row of weights
 // that arrives at its end. Says for every block whether any of its neurons may cross its threshold
 // on the way: necessary for that is that v stands there at one of the ends; or that it rises, falls
-// and stays below its first tangent, which must reach the threshold.
-template <class R, bool kUniform>
+// and stays below its first tangent, which must reach the threshold. kFused: the arrival in one
+// rounding with the flow.
+template <class R, bool kUniform, bool kFused>
 JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
                                 const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
                                 const R* JAXSNN_RESTRICT threshold, const R* JAXSNN_RESTRICT row,
@@ -53,11 +55,11 @@ JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
   std::int64_t j = 0;
   for (; j + kFlowBlock <= n; j += kFlowBlock) {
     *may_cross++ =
-        internal::FlowBlock<R, kUniform>(kFlowBlock, kUniform ? p : p.At(j), v + j, i + j,
-                                         threshold + j, row + j, v_next + j, i_next + j);
+        internal::FlowBlock<R, kUniform, kFused>(kFlowBlock, kUniform ? p : p.At(j), v + j, i + j,
+                                                 threshold + j, row + j, v_next + j, i_next + j);
   }
-  *may_cross = internal::FlowBlock<R, kUniform>(n - j, kUniform ? p : p.At(j), v + j, i + j,
-                                                threshold + j, row + j, v_next + j, i_next + j);
+  *may_cross = internal::FlowBlock<R, kUniform, kFused>(
+      n - j, kUniform ? p : p.At(j), v + j, i + j, threshold + j, row + j, v_next + j, i_next + j);
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

@@ -226,7 +226,7 @@ class ForwardSweep {
   // something else than flow freely become walkers.
   void FlowAll(const Interval<R>& span, const R* row) {
     const PropagatorLanes<R> lanes = Solutions(span, span.stop - span.begin);
-    const auto flow = uniform_ ? FlowBlocks<R, true> : FlowBlocks<R, false>;
+    const auto flow = uniform_ ? FlowBlocks<R, true, true> : FlowBlocks<R, false, true>;
     flow(n_, lanes, v_, i_, block_.threshold, row, v_next_, i_next_, may_cross_);
     const bool everywhere = span.last || block_.refractory;
     for (std::int64_t begin = 0; begin < n_; begin += kFlowBlock) {

@@ -82,6 +82,16 @@ JAXSNN_HD JAXSNN_INLINE Decay<T> ShortDecayOver(const T& x) {
   return {R(1) - lost, lost};
 }
 
+// One or the other.
+template <bool kIsShort, class T>
+JAXSNN_HD JAXSNN_INLINE Decay<T> DecayOver(const T& x) {
+  if constexpr (kIsShort) {
+    return ShortDecayOver(x);
+  } else {
+    return DecayOver(x);
+  }
+}
+
 // The next larger number that is not denormal, for finite x.
 template <class R>
 JAXSNN_HD JAXSNN_INLINE R NextUp(R x) {

@@ -46,6 +46,7 @@ struct NetworkGradients {
   double time;
   double t_max;
   ParameterGradients<R> params;  // unless the sweep leaves them out
+  bool want_arrivals = true;     // the times and delays of inputs
 };
 
 // The loss gradients that enter besides Cotangents, and the views that they belong to.
@@ -413,9 +414,11 @@ class NetworkReverse {
         arrivals_.IsInput(arrival.source) ? gradients.input : gradients.recurrent;
     const std::int64_t source = arrivals_.RowOf(arrival.source);
     const double time = static_cast<double>(arrival.time);
-    const double gradient = projection.per_target()
-                                ? ArriveAtSome(projection, arrival, source, time, own)
-                                : ArriveAtAll(projection, source, time, own);
+    const double gradient =
+        projection.per_target()
+            ? ArriveAtSome(projection, arrival, source, time, own)
+            : ArriveAtAll(projection, source, time, own,
+                          gradients.want_arrivals || !arrivals_.IsInput(arrival.source));
     (arrivals_.IsOwn(arrival.source)     ? spike_gradient_[arrivals_.OwnOf(arrival.source)]
      : arrivals_.IsInput(arrival.source) ? input_gradient_[arrivals_.InputOf(arrival.source)]
                                          : past_gradient_[arrival.source]) += gradient;
@@ -440,12 +443,17 @@ class NetworkReverse {
   }
 
   double ArriveAtAll(const Projection<R>& projection, std::int64_t source, double time,
-                     const ProjectionGradients<R>& own) {
+                     const ProjectionGradients<R>& own, bool want_time) {
     const R* const row = projection.row(source);
+    R* const row_gradient = own.weights + source * n_;
     const auto arrive =
         uniform_ ? AdjointArrivalLanes<Model, R, true> : AdjointArrivalLanes<Model, R, false>;
-    double sum = static_cast<double>(
-        arrive(n_, row, rate_mem_, rate_syn_, v_, i_, own.weights + source * n_));
+    double sum = 0;
+    if (want_time) {
+      sum = static_cast<double>(arrive(n_, row, rate_mem_, rate_syn_, v_, i_, row_gradient));
+    } else {
+      AddLanes(n_, i_, row_gradient);
+    }
     if constexpr (kParameters) parameters_.Arrive(row);
     for (std::int64_t k = 0; k < n_clamps_; ++k) {
       const std::int64_t j = clamps_[k].neuron;

@@ -10,8 +10,10 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "core/arrivals.h"
+#include "core/flow_lanes.h"
 #include "core/lanes.h"
 #include "core/math.h"
 #include "core/maxima.h"
@@ -65,9 +67,10 @@ class NetworkForward {
         arrivals_(arena, network, populations.capacity()),
         maxima_(arena, n_) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
-    for (R** lane : {&v_, &i_, &threshold_, &tau_mem_, &release_, &wait_}) {
+    for (R** lane : {&v_, &i_, &v_next_, &i_next_, &threshold_, &tau_mem_, &release_, &wait_}) {
       *lane = arena.Take<R>(n_lanes_);
     }
+    may_cross_ = arena.Take<Mask<R>>(n_ / kFlowBlock + 1);
     step_ = StepPropagators<Model, R>::Take(arena, uniform_, n_lanes_);
     for (std::int32_t** list : {&refractory_, &crossing_}) *list = arena.Take<std::int32_t>(n_);
     before_ = arena.Take<State>(n_);
@@ -108,7 +111,7 @@ class NetworkForward {
   void Start(const SpikeLog<R>& log) {
     now_ = p_.time;
     count_ = n_refractory_ = next_probe_ = 0;
-    any_tonic_ = false;
+    any_tonic_ = quiet_ = false;
     std::fill(counts_, counts_ + populations_.count, 0);
     for (std::int64_t j = 0; j < n_; ++j) {
       const bool clamped = static_cast<double>(p_.release[j]) > now_;
@@ -123,7 +126,7 @@ class NetworkForward {
     }
     // Lanes without a neuron never do anything.
     for (std::int64_t j = n_; j < n_lanes_; ++j) {
-      v_[j] = i_[j] = 0;
+      v_[j] = i_[j] = v_next_[j] = i_next_[j] = 0;
       threshold_[j] = static_cast<R>(kNever);
       tau_mem_[j] = 1;
     }
@@ -141,6 +144,7 @@ class NetworkForward {
       Probe();
       return true;
     }
+    if (quiet_ && PassArrival()) return true;
     const double stop = std::min(arrivals_.time(), ProbeTime());
     const bool closing = stop == kNever;
     const double horizon = closing ? p_.t_max : stop;
@@ -149,11 +153,13 @@ class NetworkForward {
     // One that coincides with an arrival or a probe comes after it.
     if (closing ? next.time <= horizon : next.time < horizon) {
       if (!HasRoom(next.neuron)) return false;
+      quiet_ = false;
       Flow(next.time, next);
       Raise();
       Spike(next.neuron, log);
       return true;
     }
+    quiet_ = true;
     // A crossing that was rounded to just behind the end of the window shows up there.
     const bool more = !closing || now_ < horizon;
     if (more) Flow(horizon);
@@ -168,6 +174,28 @@ class NetworkForward {
     if (!projection.per_target()) return AddLanes(n_, row, i_);
     const std::int32_t* const order = projection.order + projection.delay_row(source) * n_;
     for (std::int64_t k = arrival.begin; k < arrival.end; ++k) i_[order[k]] += row[order[k]];
+  }
+
+  // Goes to the next arrival and lets it arrive, all in one, if no neuron may cross its threshold
+  // before and nothing else is to be looked at. To be tried where crossings are rare: what it did
+  // in vain is done again.
+  bool PassArrival() {
+    const double time = arrivals_.time();
+    if (track_ || n_refractory_ > 0 || time == kNever || ProbeTime() < time) return false;
+    const Projection<R>& projection = arrivals_.ProjectionOf(arrivals_.source());
+    if (projection.per_target()) return false;
+    const R* const row = projection.row(arrivals_.RowOf(arrivals_.source()));
+    // Rounded as flow and arrival one after the other.
+    const auto flow = uniform_ ? FlowBlocks<R, true, false> : FlowBlocks<R, false, false>;
+    flow(n_, step_.Over(time - now_), v_, i_, threshold_, row, v_next_, i_next_, may_cross_);
+    Mask<R> any = 0;
+    for (std::int64_t block = 0; block <= n_ / kFlowBlock; ++block) any |= may_cross_[block];
+    if (any != 0) return quiet_ = false;
+    arrivals_.Pop();
+    std::swap(v_, v_next_);
+    std::swap(i_, i_next_);
+    now_ = time;
+    return true;
   }
 
   double ProbeTime() const {
@@ -370,7 +398,8 @@ class NetworkForward {
   ArrivalQueue<R, Direction::kForward> arrivals_;
   MaximumTracker<Model, R> maxima_;
   ConstantsTable<Model, R> constants_;
-  R *v_, *i_, *threshold_, *tau_mem_, *release_, *wait_;
+  R *v_, *i_, *v_next_, *i_next_, *threshold_, *tau_mem_, *release_, *wait_;
+  Mask<R>* may_cross_;
   StepPropagators<Model, R> step_;
   std::int32_t *refractory_, *crossing_;
   State* before_;
@@ -384,6 +413,7 @@ class NetworkForward {
   std::int64_t next_probe_ = 0;
   Views<R> views_;
   bool track_ = false;
+  bool quiet_ = false;  // no neuron crossed before the last arrival
   bool any_tonic_ = false;
 };
 

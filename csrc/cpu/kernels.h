@@ -116,6 +116,7 @@ struct BatchNetworkGradients {
   Batched<R> weights, recurrent, delays, recurrent_delays;
   Batched<R> v, i, release, time, input_time, past_time, probe_time, t_max;
   BatchParamGradients<R> params;
+  bool want_arrivals = true;  // input_time and delays
 };
 
 template <Isa isa, class R>

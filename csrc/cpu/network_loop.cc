@@ -229,7 +229,8 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
                             gradients.probe_time[b],
                             0,
                             0,
-                            {}};
+                            {},
+                            gradients.want_arrivals};
       if (kParameters) {
         g.params = internal::MakeParamGradients(gradients.params, b, batch.n_neurons);
       }
@@ -338,6 +339,7 @@ void EventLoopParameterGradients(const BatchProblem<R>& batch, const LoopResults
   all.past_time = all.probe_time = Batched<R>(delays.data(), 0, one);
   all.t_max = gradients.t_max;
   all.params = gradients.params;
+  all.want_arrivals = gradients.want_input_time;
   Backward<R, true>(network, results, cotangents, all, pool);
 }
 

@@ -195,8 +195,9 @@ BatchGradients<R> DecodeGradients(Decoder& d, Dims& dims, bool want_input_time,
 
 template <class R>
 BatchNetworkGradients<R> DecodeNetworkGradients(Decoder& d, Dims& dims, DelayDims& delays,
-                                                DelayDims& recurrent, bool want_parameters) {
-  const auto own = DecodeGradients<R>(d, dims, true, want_parameters);
+                                                DelayDims& recurrent, bool want_arrivals,
+                                                bool want_parameters) {
+  const auto own = DecodeGradients<R>(d, dims, want_arrivals, want_parameters);
   BatchNetworkGradients<R> g;
   g.weights = own.weights;
   g.v = own.v;
@@ -211,6 +212,7 @@ BatchNetworkGradients<R> DecodeNetworkGradients(Decoder& d, Dims& dims, DelayDim
   g.recurrent_delays = d.Ret<R>("gradient of recurrent_delays", {&recurrent.rows, &recurrent.cols});
   g.past_time = d.Ret<R>("gradient of past.time", {&dims.past});
   g.probe_time = d.Ret<R>("gradient of probes", {&dims.probes});
+  g.want_arrivals = want_arrivals;
   return g;
 }
 
@@ -322,7 +324,8 @@ ffi::Error NetworkLoopFwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi:
 }
 
 ffi::Error NetworkLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,
-                          bool want_parameters, ffi::Span<const std::int64_t> sizes,
+                          bool want_arrivals, bool want_parameters,
+                          ffi::Span<const std::int64_t> sizes,
                           ffi::Span<const std::int64_t> capacities) {
   return Guard("network_loop gradient", args, [&]<class R>() {
     Decoder d("network_loop gradient", args, rets, ResultsAre::kOperands);
@@ -335,7 +338,8 @@ ffi::Error NetworkLoopBwd(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi:
     cotangents.probe_v = d.Arg<R>("cotangent of probes.v", {&dims.probes, &dims.neurons});
     cotangents.probe_i = d.Arg<R>("cotangent of probes.i", {&dims.probes, &dims.neurons});
     cotangents.max_v = d.Arg<R>("cotangent of maximum.v", {&dims.maxima});
-    const auto gradients = DecodeNetworkGradients<R>(d, dims, delays, recurrent, want_parameters);
+    const auto gradients =
+        DecodeNetworkGradients<R>(d, dims, delays, recurrent, want_arrivals, want_parameters);
     if (!d.ok()) return d.error();
     XlaThreadPool pool(threads);
     OnBestIsa([&]<Isa isa>() {
@@ -494,6 +498,7 @@ auto BindNetworkGradient() {
       .Ctx<ffi::ThreadPool>()
       .RemainingArgs()
       .RemainingRets()
+      .Attr<bool>("want_arrivals")
       .Attr<bool>("want_parameters")
       .Attr<ffi::Span<const std::int64_t>>("population_sizes")
       .Attr<ffi::Span<const std::int64_t>>("population_capacities");

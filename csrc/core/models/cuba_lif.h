@@ -107,14 +107,7 @@ struct CubaLif {
   JAXSNN_HD JAXSNN_INLINE static Propagator<R> Propagate(const R& slow_rate, const R& gap_rate,
                                                          const R& rate_mem, const R& ratio,
                                                          const R& dt) {
-    const auto decay = [](const R& x) {
-      if constexpr (kIsShort) {
-        return ShortDecayOver(x);
-      } else {
-        return DecayOver(x);
-      }
-    };
-    const auto slow = decay(slow_rate * dt), gap = decay(gap_rate * dt);
+    const auto slow = DecayOver<kIsShort>(slow_rate * dt), gap = DecayOver<kIsShort>(gap_rate * dt);
     const R fast_kept = slow.kept * gap.kept, rising = gap.lost * ratio, equal = rate_mem * dt;
     const R v_from_i = slow.kept * (ratio > 0 ? rising : equal);
     const auto mem_slower = slow_rate == rate_mem;

@@ -500,7 +500,7 @@ network_loop = Op(
     _NETWORK_RESULTS,
     [f.name for f in _NETWORK_RESULTS],
     shared_attributes=["population_sizes", "population_capacities"],
-    optional_gradients=_PARAMETERS,
+    optional_gradients={"arrivals": ("input_time", "delays"), **_PARAMETERS},
 )
 event_step = Op(
     "event_step",
