@@ -176,7 +176,7 @@ def _plot(found: dict[Method, list[Errors]], path: Path) -> None:
     gradients.set(title="gradient")
     for axes in (times, losses, gradients):
         axes.set_xlabel("time step, s")
-        axes.legend(fontsize="x-small")
+        axes.legend(fontsize="x-small", handlelength=3)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 
