@@ -58,6 +58,7 @@ class ForwardSweep {
     if (uniform_) {
       FillIntervals<Model, R>(lanes_, constants_[0], p_.queue, n_arrivals_, p_.time, p_.t_max);
     }
+    in_blocks_ = in_blocks_ && !MayRefract();
     bool complete = in_blocks_ && RunBlocks(log, end);
     if (!complete && !outcome_.failed()) {
       in_blocks_ = false;
@@ -90,6 +91,19 @@ class ForwardSweep {
     return k - p_.queue.head;
   }
 
+  // Whether any neuron is refractory at any time: then each arrival is gone to on its own.
+  bool MayRefract() const {
+    const R now = static_cast<R>(p_.time);
+    Mask<R> any = 0;
+    for (std::int64_t j = 0; j < p_.n_neurons; ++j) {
+      any |= static_cast<Mask<R>>(p_.release[j] > now);
+    }
+    for (std::int64_t j = 0; j < p_.t_ref.size(p_.n_neurons); ++j) {
+      any |= static_cast<Mask<R>>(p_.t_ref[j] > 0);
+    }
+    return any != 0;
+  }
+
   // Block after block. False: the log cannot hold all spikes.
   bool RunBlocks(const SpikeLog<R>& log, const EndState<R>& end) {
     count_ = 0;
@@ -119,25 +133,20 @@ class ForwardSweep {
   void Start() {
     now_ = p_.time;
     head_ = p_.queue.head;
-    const R now = static_cast<R>(now_);
     const std::int64_t first = block_.first;
     ForNeurons([this](std::int64_t b, std::int64_t j, double leak, double threshold) {
       v_[b] = static_cast<R>(static_cast<double>(p_.v[j]) - leak);
       block_.threshold[b] = static_cast<R>(threshold);
     });
-    Mask<R> clamped = 0, above = 0;
+    Mask<R> above = 0;
     for (std::int64_t b = 0; b < n_; ++b) {
       i_[b] = p_.i[first + b];
       nothing_[b] = 0;
       block_.release[b] = p_.release[first + b];
-      clamped |= static_cast<Mask<R>>(p_.release[first + b] > now);
       above |= static_cast<Mask<R>>(v_[b] >= block_.threshold[b]);
     }
     at_threshold_ = above != 0;
-    block_.refractory = clamped != 0;
-    for (std::int64_t j = 0; j < p_.t_ref.size(p_.n_neurons); ++j) {
-      block_.refractory |= p_.t_ref[j] > 0;
-    }
+    block_.refractory = !in_blocks_ && MayRefract();
     step_.Fill(n_, [this, first](std::int64_t b) { return constants_[first + b]; });
     walk_.Start(block_);
   }
