@@ -141,9 +141,7 @@ def _log(operands, spikes: Spikes, *, t_max: float, recurrent, min_slope: float)
     recorded = jnp.where(masked, gap - 1 - jnp.abs(gap), floored)
     head = jnp.sum(input_time <= t_max, -1, dtype=jnp.int32)
     lead = jnp.broadcast_shapes(current.shape[:-1], head.shape)
-    position = jnp.sum(
-        input_time[..., None, :] <= spikes.time[..., :, None], -1, dtype=jnp.int32
-    )
+    position = jnp.sum(input_time[..., None, :] <= spikes.time[..., :, None], -1, dtype=jnp.int32)
     zeros = jnp.zeros((*lead, n_neurons), weights.dtype)
     hits = (spikes.index[..., :, None] == jnp.arange(n_neurons)) & there[..., None]
     release = jnp.max(
