@@ -1,4 +1,4 @@
-"""The parts of a network in the order in which they can be run: populations that hear each other."""
+"""A network in parts that can be run one after the other: populations that hear each other."""
 
 from __future__ import annotations
 

@@ -174,8 +174,8 @@ class EmulatedBackend:
         emitted: dict[str, Spikes] = {}
         for stage in compiled.stages:
             found = self._run_stage(compiled, stage, heard, weights, request, noise, dtype)
-            for name, spikes in found.items():
-                spikes = self._jittered(name, spikes, request.runtime, noise)
+            for name, exact in found.items():
+                spikes = self._jittered(name, exact, request.runtime, noise)
                 emitted[name] = spikes
                 lost = noise(f"chip {name}").random(spikes.time.shape) < config.p_loss_chip
                 heard[name] = _delayed(spikes, config.delay_int, lost)
@@ -214,7 +214,7 @@ class EmulatedBackend:
         return strength / config.weight_scale * _gain(config.synapse_gain_std, gains)
 
     def _neurons(self, stage: Stage, n_samples: int, noise: _Noise) -> dict[str, np.ndarray]:
-        """The constants of the neurons of this chip in this run, ``[n_samples or 1, n_neurons]``."""
+        """The constants of the neurons in this run, ``[n_samples or 1, n_neurons]``."""
         config, joined = self.config, {}
         for population in stage.populations:
             name, size, params = population.name, population.size, population.params

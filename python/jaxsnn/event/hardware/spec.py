@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -238,6 +238,7 @@ class Issue:
     message: str
 
 
+@runtime_checkable
 class Backend(Protocol):
     """A chip, or what stands for one. A context manager; ``open`` and ``close`` are idempotent."""
 

@@ -1,7 +1,8 @@
 """Trains Yin-Yang with BrainScaleS-2 in the loop.
 
 Needs a chip and the packages of its vendor; says what is missing where there is none.
-``--backend emulated`` runs it all the same, on a chip in software. Times are in seconds of the chip.
+``--backend emulated`` runs it all the same, on a chip in software. Times are in seconds of the
+chip.
 """
 
 from __future__ import annotations
