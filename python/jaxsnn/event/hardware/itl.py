@@ -148,7 +148,7 @@ class InTheLoop:
             raise
         self._count(result)
         return {
-            name: Spikes(_host_to_bits(spikes.time), spikes.index)
+            name: Spikes(_host_to_bits(spikes.time), spikes.index)  # pyright: ignore
             for name, spikes in result.spikes.items()
         }
 
