@@ -23,7 +23,7 @@ from jaxsnn.discrete.surrogate import Surrogate, superspike
 from jaxsnn.event.component import (
     Edge,
     Parameters,
-    _merge_parameters,
+    merge_parameters,
     strongly_connected,
 )
 from jaxsnn.event.delay import Delay
@@ -192,7 +192,7 @@ class _Engine:
         populations = [self.population(name) for name in names]
         sizes = [population.n_neurons for population in populations]
         starts = dict(zip(names, itertools.accumulate(sizes, initial=0), strict=False))
-        params = _merge_parameters(
+        params = merge_parameters(
             [
                 population.parameters(parameters.get(name, {}))
                 for name, population in zip(names, populations, strict=True)

@@ -20,6 +20,8 @@ from jaxsnn.event.leaky_integrate import LeakyIntegrator, Reading
 from jaxsnn.event.leaky_integrate_and_fire import (
     LIF,
     EventPropLIF,
+    HardwareLIF,
+    HardwareRecurrentLIF,
     RecurrentEventPropLIF,
     RecurrentWeights,
 )
@@ -56,6 +58,8 @@ __all__ = [
     "EventPropLIF",
     "Examples",
     "Graph",
+    "HardwareLIF",
+    "HardwareRecurrentLIF",
     "Judgement",
     "Layer",
     "LeakyIntegrator",

@@ -189,7 +189,7 @@ class Component:
             population.parameters(parameters.get(name, {}))
             for name, population in zip(self.names, populations, strict=True)
         ]
-        merged = _merge_parameters(params, self.sizes)
+        merged = merge_parameters(params, self.sizes)
         first = populations[0]
         result = event_loop(
             merged,
@@ -295,7 +295,7 @@ def _part_of(result: LoopResult, begin: int, end: int, n_spikes: int) -> LoopRes
     )
 
 
-def _merge_parameters(params: Sequence[LIFParameters], sizes: Sequence[int]) -> LIFParameters:
+def merge_parameters(params: Sequence[LIFParameters], sizes: Sequence[int]) -> LIFParameters:
     """Parameters of all neurons: shared where all populations have the same number."""
     merged = {}
     for field in dataclasses.fields(LIFParameters):

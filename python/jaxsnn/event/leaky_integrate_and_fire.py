@@ -34,7 +34,7 @@ from jaxsnn.event.population import (
     normal_weights,
     population_layer,
 )
-from jaxsnn.ops import EventKind, event_step
+from jaxsnn.ops import EventKind, event_step, observed_loop
 from jaxsnn.ops._checks import check_count
 from jaxsnn.ops._ffi import vary_alike
 
@@ -166,14 +166,7 @@ def RecurrentEventPropLIF(
         kind="RecurrentEventPropLIF",
     )
     n_neurons = population.n_neurons
-    ends = itertools.accumulate(sizes, initial=0)
-    spans = [slice(begin, end) for begin, end in itertools.pairwise(ends)]
-    blocks = [(spans[0], spans[0])] if len(sizes) == 1 else list(itertools.pairwise(spans))
-    hears_input = np.zeros(n_neurons, bool)
-    hears_input[spans[0]] = True
-    exists = np.zeros((n_neurons, n_neurons), bool)
-    for block in blocks:
-        exists[block] = True
+    spans, blocks, hears_input, exists = _in_a_row(sizes)
 
     def init(key: Array, n_inputs: int) -> tuple[int, Any]:
         keys = jax.random.split(key, n_matrices)
@@ -218,6 +211,104 @@ def RecurrentEventPropLIF(
         ).spikes
 
     return Layer(init, apply, n_neurons)
+
+
+def _in_a_row(sizes: Sequence[int]):
+    """Where layers in a row, or a single recurrent one, are and which connections they have.
+
+    Returns:
+        The span of each layer; the blocks of the recurrent matrix; which neurons hear the input;
+        and which recurrent connections there are.
+    """
+    ends = itertools.accumulate(sizes, initial=0)
+    spans = [slice(begin, end) for begin, end in itertools.pairwise(ends)]
+    blocks = [(spans[0], spans[0])] if len(sizes) == 1 else list(itertools.pairwise(spans))
+    n_neurons = sum(sizes)
+    hears_input = np.zeros(n_neurons, bool)
+    hears_input[spans[0]] = True
+    exists = np.zeros((n_neurons, n_neurons), bool)
+    for block in blocks:
+        exists[block] = True
+    return spans, blocks, hears_input, exists
+
+
+def HardwareLIF(
+    n_neurons: int,
+    *,
+    t_max: float,
+    params: LIFParameters | None = None,
+    mean: float = 1.0,
+    std: float = 1.0,
+    min_slope: float = 0.05,
+    name: str | None = None,
+) -> Layer:
+    """A feed-forward layer whose spikes were observed, on a chip for example.
+
+    Args:
+        n_neurons: size of the layer.
+        t_max: end of the window, same unit as the time constants. Later spikes are left out.
+        params: neuron parameters of the model, scalar or per neuron.
+        mean: of the initial weights.
+        std: standard deviation of the initial weights.
+        min_slope: see :func:`jaxsnn.ops.observed_loop`.
+        name: how errors name the layer; the default is its kind.
+
+    Returns:
+        The layer. ``apply(weights, spikes, observed)`` returns the observed spikes with the
+        EventProp gradient of the model around them.
+
+    Raises:
+        ValueError, TypeError: for arguments out of range.
+    """
+    label = name or "HardwareLIF"
+    own = EventPropLIF(
+        n_neurons, n_spikes=1, t_max=t_max, params=params, mean=mean, std=std, name=label
+    )
+    params = LIFParameters() if params is None else params
+
+    def apply(weights: Weights, spikes: Spikes, observed: Spikes) -> Spikes:
+        return observed_loop(
+            params, weights, spikes, observed, t_max=t_max, min_slope=min_slope, label=label
+        ).spikes
+
+    return Layer(own.init, apply, n_neurons)
+
+
+def HardwareRecurrentLIF(
+    layers: Sequence[int],
+    *,
+    t_max: float,
+    params: LIFParameters | None = None,
+    mean: Sequence[float] | float = 1.0,
+    std: Sequence[float] | float = 1.0,
+    min_slope: float = 0.05,
+    name: str | None = None,
+) -> Layer:
+    """Layers in a row as one population, or a recurrent one, whose spikes were observed.
+
+    Arguments as of :func:`RecurrentEventPropLIF` and :func:`HardwareLIF`, of which
+    ``apply(weights, spikes, observed)`` is a mixture: the weights are :class:`RecurrentWeights`.
+    """
+    label = name or "HardwareRecurrentLIF"
+    own = RecurrentEventPropLIF(
+        layers, n_spikes=1, t_max=t_max, params=params, mean=mean, std=std, name=label
+    )
+    params = LIFParameters() if params is None else params
+    _, _, hears_input, exists = _in_a_row(layers)
+
+    def apply(weights: RecurrentWeights, spikes: Spikes, observed: Spikes) -> Spikes:
+        return observed_loop(
+            params,
+            jnp.where(hears_input, weights.input, 0),
+            spikes,
+            observed,
+            t_max=t_max,
+            recurrent=jnp.where(exists, weights.recurrent, 0),
+            min_slope=min_slope,
+            label=label,
+        ).spikes
+
+    return Layer(own.init, apply, own.n_outputs)
 
 
 def _one_per_matrix(label: str, argument: str, value: Sequence[float] | float, n: int):

@@ -8,6 +8,7 @@ event queue. Either way spike times and gradients are exact.
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -92,6 +93,16 @@ class Graph:
     def __init__(self) -> None:
         self._nodes: dict[str, Source | Layer] = {}
         self._edges: dict[Edge, _Projection] = {}
+
+    @property
+    def nodes(self) -> Mapping[str, Source | Layer]:
+        """Sources and layers by name, in the order in which they were added."""
+        return types.MappingProxyType(self._nodes)
+
+    @property
+    def delays(self) -> Mapping[Edge, Any]:
+        """The delay of every projection, by names of source and target."""
+        return {edge: projection.delay for edge, projection in self._edges.items()}
 
     def add(self, name: str, node: Source | Layer) -> None:
         """Adds a node.
@@ -201,7 +212,7 @@ class Graph:
             parameters: Parameters = {}
             keys = jax.random.split(key, len(edges))
             for edge_key, (edge, projection) in zip(keys, edges.items(), strict=True):
-                parameters[_label(edge)] = _draw(edge_key, edge, projection, nodes, known)
+                parameters[edge_label(edge)] = _draw(edge_key, edge, projection, nodes, known)
             for component in components:
                 parameters |= component.initial_numbers()
             return known, parameters
@@ -253,7 +264,8 @@ def _by_source(inputs: Spikes | Mapping[str, Spikes], sources: list[str]) -> Map
     return inputs
 
 
-def _label(edge: Edge) -> str:
+def edge_label(edge: Edge) -> str:
+    """The key of a projection in the parameters of a graph."""
     return f"{edge[0]}->{edge[1]}"
 
 
@@ -294,9 +306,9 @@ def _draw(
 def _resolve(
     parameters: Parameters, edge: Edge, projection: _Projection, sizes
 ) -> ResolvedProjection:
-    if _label(edge) not in parameters:
-        raise ValueError(f"Graph: parameters has no entry {_label(edge)!r}")
-    own = parameters[_label(edge)]
+    if edge_label(edge) not in parameters:
+        raise ValueError(f"Graph: parameters has no entry {edge_label(edge)!r}")
+    own = parameters[edge_label(edge)]
     weights, delays = own["weights"], projection.delay
     if isinstance(weights, Array | np.ndarray):
         expected = tuple(sizes[name] for name in edge)
@@ -310,7 +322,7 @@ def _resolve(
             )
     if isinstance(delays, Delay):
         if "delays" not in own:
-            raise ValueError(f"Graph: parameters[{_label(edge)!r}] has no delays")
+            raise ValueError(f"Graph: parameters[{edge_label(edge)!r}] has no delays")
         delays = delays(own["delays"])
     elif isinstance(delays, Array | np.ndarray):
         delays = jnp.asarray(delays, weights.dtype)

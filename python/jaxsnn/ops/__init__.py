@@ -13,6 +13,7 @@ from jaxsnn.ops._lif_steps import (
     lif_steps_reference,
 )
 from jaxsnn.ops._neuron import flow, next_crossing
+from jaxsnn.ops._observed import ObservedResult, observed_loop
 from jaxsnn.ops._status import FAILURES, Status, status_message
 from jaxsnn.ops._surrogate import Surrogate
 from jaxsnn.ops._window import (
@@ -32,6 +33,7 @@ __all__ = [
     "EventKind",
     "LoopResult",
     "Maximum",
+    "ObservedResult",
     "Probes",
     "Status",
     "StepCoefficients",
@@ -46,5 +48,6 @@ __all__ = [
     "lif_steps",
     "lif_steps_reference",
     "next_crossing",
+    "observed_loop",
     "status_message",
 ]

@@ -299,25 +299,67 @@ class Op:
 
     def _jvp(self, primals, tangents, *, sizes, attributes):
         results = self._forward.bind(*primals, sizes=sizes, attributes=attributes)
-        named = {f.name: r for f, r in zip(self.results, results, strict=True)}
         moving = [
             ad.instantiate_zeros(tangent)
             for field, tangent in zip(self.operands, tangents, strict=True)
             if field.differentiable
         ]
+        out = self._derivative(primals, moving, results, sizes, attributes)
+        out_tangents = [
+            out[field.name]
+            if field.differentiable
+            else _zero_tangent(result.shape)
+            if field.integer
+            else ad.Zero(ShapedArray(result.shape, result.dtype))
+            for field, result in zip(self.results, results, strict=True)
+        ]
+        return results, out_tangents
+
+    def _derivative(self, primals, moving, results, sizes, attributes) -> dict[str, jax.Array]:
+        """The tangents of the differentiable results, linear in those of the operands."""
+        named = {f.name: r for f, r in zip(self.results, results, strict=True)}
         residuals = [named[f.name] for f in self.residuals]
         shared = tuple(a for a in attributes if a[0] in self._shared_attributes)
         linear = self._linear.bind(*primals, *residuals, *moving, sizes=sizes, attributes=shared)
-        out = dict(zip((f.name for f in self.outputs), linear, strict=True))
-        out_tangents = [
-            out[f.name]
-            if f.differentiable
-            else _zero_tangent(named[f.name].shape)
-            if f.integer
-            else ad.Zero(ShapedArray(named[f.name].shape, named[f.name].dtype))
-            for f in self.results
-        ]
-        return results, out_tangents
+        return dict(zip((f.name for f in self.outputs), linear, strict=True))
+
+    def observed(
+        self,
+        operands: Sequence[jax.Array],
+        results: Mapping[str, jax.Array],
+        output: str,
+        *,
+        sizes: Mapping[str, int],
+        **attributes: Any,
+    ) -> jax.Array:
+        """A result that was observed, with the derivative of the operation around all of them.
+
+        Args:
+            operands: of the forward call, in order. Nothing is called forwards.
+            results: all that the forward call would have returned, as they were observed.
+            output: name of the result to return.
+            sizes: as of a call.
+            attributes: as of a call.
+        """
+        static = tuple(sorted(sizes.items())), tuple(sorted(attributes.items()))
+
+        @jax.custom_jvp
+        def known(operands, results):
+            del operands
+            return results[output]
+
+        @known.defjvp
+        def _(primals, tangents):
+            operands, results = primals
+            moving = [
+                tangent
+                for field, tangent in zip(self.operands, tangents[0], strict=True)
+                if field.differentiable
+            ]
+            ordered = [results[field.name] for field in self.results]
+            return results[output], self._derivative(operands, moving, ordered, *static)[output]
+
+        return known(tuple(vary_alike(operands)), dict(results))
 
     @property
     def _linear_fields(self) -> tuple[Field, ...]:

@@ -62,6 +62,12 @@ def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text == "none" else parse(text)
 
 
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of true, false")
+    return text == "true"
+
+
 _positive = _number("a number > 0", lambda x: x > 0)
 _not_negative = _number("a number >= 0", lambda x: x >= 0)
 _below_threshold = _number("a number < 1, the threshold", lambda x: x < 1)
@@ -198,6 +204,44 @@ class Config(EventOptions, YinYangOptions):
                 raise ValueError(
                     f"{flag(name)} is {getattr(self, name)}, expected less than "
                     f"--t-max={self.t_max}"
+                )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HardwareConfig(Config):
+    """What a Yin-Yang run with a chip in the loop depends on; time constants are the chip's."""
+
+    backend: str = _option(
+        "grenade",
+        _choice("grenade", "emulated", "mock"),
+        "what runs the network: grenade, a chip that the vendor's packages reach; emulated, a chip "
+        "in software with its imperfections; mock, the model with the options of the noise alone",
+    )
+    chip: int = _option(0, _seed, "emulated: which chip")
+    refractory_time: float = _option(
+        30e-6, _not_negative, "refractory time; as long as a sample, every neuron fires once", "s"
+    )
+    runtime: float = _option(50e-6, _positive, "how long the chip runs per sample", "s")
+    weight_scale: float = _option(56.0, _positive, "LSB of the chip per unit of weight")
+    weight_range: bool = _option(True, _flag, "keep weights in the range of 63 LSB: true or false")
+    weight_integers: bool = _option(
+        True, _flag, "round weights to whole LSB: true or false; a chip does so always"
+    )
+    noise: float = _option(0.0, _not_negative, "mock: standard deviation of spike times", "s")
+    noise_bias: float = _option(0.0, _any, "mock: their mean shift", "s")
+    start: str | None = _option(
+        None,
+        _or_none(str),
+        "weights.npz of an earlier run to start from, 'none' for random ones",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        only = {"form": "layered", "delays": "none", "train_neurons": "none", "silent_repair": 0.0}
+        for name, value in only.items():
+            if getattr(self, name) != value:
+                raise ValueError(
+                    f"{flag(name)} is {getattr(self, name)}, expected {value} with a chip"
                 )
 
 

@@ -94,7 +94,7 @@ def run_program(
     try:
         with jax.enable_x64(config.dtype == "float64"):
             return _run(program, config, task, options.out, options.health)
-    except (ValueError, ArithmeticError, ImportError, OSError, jax.errors.JaxRuntimeError) as error:
+    except (ValueError, ArithmeticError, ImportError, OSError, RuntimeError) as error:
         _log.debug("what led to the error", exc_info=True)
         print(f"{parser.prog}: error: {_explain(error, config)}", file=sys.stderr)
         return 1

@@ -1,0 +1,97 @@
+"""A network in parts that can be run one after the other: populations that hear each other."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsnn.base.types import Array, Spikes
+from jaxsnn.event.component import merge_parameters, strongly_connected
+from jaxsnn.event.hardware.spec import NetworkSpec, PopulationSpec
+from jaxsnn.event.spikes import merge_spikes, take_spikes
+
+
+class Stage:
+    """Populations that hear each other, or a single one.
+
+    Attributes:
+        populations: of the stage, whose neurons are counted through.
+        sources: names of the sources and earlier populations that they hear, likewise.
+        recurrent: whether they hear each other.
+        params: of all neurons of the model.
+    """
+
+    def __init__(self, names: list[str], spec: NetworkSpec) -> None:
+        by_name: Mapping[str, PopulationSpec] = {p.name: p for p in spec.populations}
+        self.populations = [by_name[name] for name in names]
+        incoming = [p for p in spec.projections if p.target in names]
+        self.sources = list(dict.fromkeys(p.source for p in incoming if p.source not in names))
+        self.recurrent = any(p.source in names for p in incoming)
+        self._names = names
+        self._labels = {(p.source, p.target): p.label for p in incoming}
+        self._rows = [spec.size_of(name) for name in self.sources]
+        self._sizes = [p.size for p in self.populations]
+        self.n_neurons = sum(self._sizes)
+        self.params = merge_parameters([p.params for p in self.populations], self._sizes)
+
+    def weights(self, by_label: Mapping[str, Any]) -> tuple[Array, Array | None]:
+        """One matrix from all sources and, in a cycle, one among the neurons."""
+        incoming = self._matrix(by_label, self.sources, self._rows)
+        if not self.recurrent:
+            return incoming, None
+        return incoming, self._matrix(by_label, self._names, self._sizes)
+
+    def _matrix(self, by_label: Mapping[str, Any], sources: list[str], rows: list[int]) -> Array:
+        dtype = jnp.result_type(next(iter(by_label.values())))
+
+        def block(source: str, n: int, target: str, size: int) -> Array:
+            label = self._labels.get((source, target))
+            return jnp.zeros((n, size), dtype) if label is None else jnp.asarray(by_label[label])
+
+        return jnp.concatenate(
+            [
+                jnp.concatenate(
+                    [
+                        block(source, n, target, size)
+                        for target, size in zip(self._names, self._sizes, strict=True)
+                    ],
+                    -1,
+                )
+                for source, n in zip(sources, rows, strict=True)
+            ],
+            -2,
+        )
+
+    def inputs(self, spikes: Mapping[str, Spikes]) -> Spikes:
+        """What the stage hears, in time order."""
+        return merge_spikes([spikes[name] for name in self.sources], self._rows)
+
+    def merge(self, spikes: Mapping[str, Spikes]) -> Spikes:
+        """The spikes of all populations as those of one, in time order."""
+        return merge_spikes([spikes[name] for name in self._names], self._sizes)
+
+    def split(self, spikes: Spikes, room: Mapping[str, int] | None = None) -> dict[str, Spikes]:
+        """The spikes of each population, with all the room that there is or as much as is given."""
+        ends = itertools.accumulate(self._sizes, initial=0)
+        slots = spikes.time.shape[-1]
+        return {
+            name: take_spikes(spikes, *span, slots if room is None else room[name])
+            for name, span in zip(self._names, itertools.pairwise(ends), strict=True)
+        }
+
+    def per_neuron(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
+        """An array per population, joined along the neurons."""
+        return np.concatenate([values[name] for name in self._names], -1)
+
+
+def stages(spec: NetworkSpec) -> list[Stage]:
+    """The stages of a network, each behind those that it hears."""
+    sources = {source.name for source in spec.sources}
+    nodes = [*sources, *(p.name for p in spec.populations)]
+    edges = [(p.source, p.target) for p in spec.projections]
+    found = strongly_connected(nodes, edges)
+    return [Stage(names, spec) for names in found if names[0] not in sources]
