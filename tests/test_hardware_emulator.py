@@ -216,15 +216,6 @@ def test_dead_neurons_are_the_chip():
     assert abs(n_alive - 280) < 4 * math.sqrt(400 * 0.21)
 
 
-def test_ties_are_as_frequent_as_birthdays():
-    # 100 spikes that fall evenly into 12us = 1500 cycles.
-    rng = np.random.default_rng(3)
-    times = np.floor(rng.uniform(0, 12e-6, (4000, 100)) * 125e6)
-    share = np.mean([len(set(row)) < 100 for row in times])
-    expected = 1 - np.prod(1 - np.arange(100) / 1500)
-    assert share == pytest.approx(expected, abs=0.02)
-
-
 def test_nothing_that_cannot_be_sent_is_sent():
     spikes = inputs()["input"]
     rubbish = Spikes(

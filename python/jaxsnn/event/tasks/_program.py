@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxsnn.base.types import Array
+from jaxsnn.event.hardware.errors import HardwareError
 from jaxsnn.event.population import Layer
 from jaxsnn.event.tasks._config import EventOptions, Options, add_options, flag, read_config
 from jaxsnn.event.tasks._health import Health, describe
@@ -94,7 +95,14 @@ def run_program(
     try:
         with jax.enable_x64(config.dtype == "float64"):
             return _run(program, config, task, options.out, options.health)
-    except (ValueError, ArithmeticError, ImportError, OSError, RuntimeError) as error:
+    except (
+        ValueError,
+        ArithmeticError,
+        ImportError,
+        OSError,
+        HardwareError,
+        jax.errors.JaxRuntimeError,
+    ) as error:
         _log.debug("what led to the error", exc_info=True)
         print(f"{parser.prog}: error: {_explain(error, config)}", file=sys.stderr)
         return 1
