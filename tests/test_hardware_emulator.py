@@ -8,7 +8,15 @@ import pytest
 from hardware_networks import RUNTIME, graph, inputs, run, weights
 from jaxsnn.base.types import LIFParameters, Spikes
 from jaxsnn.event import EventPropLIF, Graph, Source
-from jaxsnn.event.hardware import EmulatorConfig, HardwareCapacityError, HardwareError, transforms
+from jaxsnn.event.hardware import (
+    EmulatedBackend,
+    EmulatorConfig,
+    HardwareCapacityError,
+    HardwareError,
+    NetworkSpec,
+    RunRequest,
+    transforms,
+)
 from oracle.network import Network, Population, Projection
 from oracle.simulate import simulate
 
@@ -261,3 +269,11 @@ def test_networks_that_do_not_fit_raise():
 )
 def test_refractory_times_of_the_chip(wanted, had):
     assert transforms.quantise_refractory(wanted) == pytest.approx(had, rel=1e-9)
+
+
+def test_membranes_are_not_recorded():
+    backend = EmulatedBackend()
+    compiled = backend.compile(NetworkSpec.from_graph(graph()), backend.calibration())
+    request = RunRequest(inputs=inputs(), weights=weights(), runtime=RUNTIME, traces={"hidden": 0})
+    with pytest.raises(HardwareError, match=r"traces of \['hidden'\]"):
+        backend.run(compiled, request)

@@ -158,6 +158,11 @@ class EmulatedBackend:
 
     def run(self, compiled: _Compiled, request: RunRequest) -> RunResult:
         """Runs a batch; see `Backend`."""
+        if request.traces:
+            raise HardwareError(
+                f"traces of {sorted(request.traces)}: the emulated chip does not record membranes, "
+                "leave traces empty"
+            )
         spec, config = compiled.spec, self.config
         dtype = np.asarray(next(iter(request.inputs.values())).time).dtype
         noise = _Noise(request.seed)

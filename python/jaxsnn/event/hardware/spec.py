@@ -192,12 +192,14 @@ class RunRequest:
         weights: per projection, under its label, ``[n_source, n_target]`` in model units.
         runtime: s per sample.
         seed: of the trial noise; backends with noise of their own ignore it.
+        traces: populations of which to record the membrane: per name the neuron.
     """
 
     inputs: Mapping[str, Spikes]
     weights: Mapping[str, np.ndarray]
     runtime: float
     seed: int = 0
+    traces: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,12 +211,15 @@ class RunResult:
             time ``inf``.
         n_recorded: per population ``[n_samples]``, spikes that the chip recorded.
         n_dropped: per population ``[n_samples]``, of these the ones without room.
+        traces: per recorded population ``(times [n], volts in units of the threshold
+            [n_samples, n])``.
         meta: backend, chip, versions.
     """
 
     spikes: Mapping[str, Spikes]
     n_recorded: Mapping[str, np.ndarray]
     n_dropped: Mapping[str, np.ndarray]
+    traces: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
