@@ -261,7 +261,7 @@ def test_rejects_effects_out_of_range():
 
 
 def test_networks_that_do_not_fit_raise():
-    with pytest.raises(HardwareCapacityError, match=r"515 neuron circuits.*512"):
+    with pytest.raises(HardwareCapacityError, match=r"524 neuron circuits.*512"):
         run(network=graph(hidden=512), values=weights(hidden=512))
 
 

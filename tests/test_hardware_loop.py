@@ -243,7 +243,7 @@ def test_graphs_that_no_chip_has_are_named():
         NetworkSpec.from_graph(network)
 
 
-SMALL = ["--train-size=640", "--test-size=300", "--validation-size=30", "--epochs=3"]
+SMALL = ["--train-size=640", "--test-size=300", "--validation-size=300", "--epochs=3"]
 
 
 def test_program_trains_on_a_chip_and_repeats(tmp_path, capsys):

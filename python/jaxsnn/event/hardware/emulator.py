@@ -98,11 +98,11 @@ class EmulatorConfig:
     def ideal(**changes: Any) -> EmulatorConfig:
         """All effects off but the clock; ``changes`` are fields to set."""
         off: dict[str, Any] = {
-            field.name: 0
+            field.name: 0.0
             for field in dataclasses.fields(EmulatorConfig)
             if field.name not in ("weight_scale", "clock_hz")
         }
-        off |= {"quantised": False, "refractory_time": None}
+        off |= {"quantised": False, "record_offset_cycles": 0, "refractory_time": None}
         return EmulatorConfig(**(off | changes))
 
 

@@ -122,17 +122,22 @@ class InTheLoop:
         first = next(iter(inputs.values())).time
         shapes = {
             p.name: Spikes(
-                jax.ShapeDtypeStruct((first.shape[0], p.n_spikes), first.dtype),  # pyright: ignore
+                jax.eval_shape(  # pyright: ignore[reportArgumentType]
+                    _to_bits, jax.ShapeDtypeStruct((first.shape[0], p.n_spikes), first.dtype)
+                ),
                 jax.ShapeDtypeStruct((first.shape[0], p.n_spikes), jnp.int32),  # pyright: ignore
             )
             for p in self.spec.populations
         }
-        fixed = jax.lax.stop_gradient((weights, inputs))
+        fixed = jax.tree.map(_to_bits, jax.lax.stop_gradient((weights, inputs)))
         found = io_callback(self._on_host, shapes, *fixed, ordered=True)
-        return jax.lax.stop_gradient(found)
+        return {
+            name: Spikes(_from_bits(spikes.time, first.dtype), spikes.index)
+            for name, spikes in found.items()
+        }
 
     def _on_host(self, weights, inputs) -> dict[str, Spikes]:
-        weights, inputs = jax.tree.map(np.asarray, (weights, inputs))
+        weights, inputs = jax.tree.map(_host_from_bits, (weights, inputs))
         seed = int(np.random.SeedSequence([self._seed, self.losses.runs]).generate_state(1)[0])
         request = RunRequest(inputs=inputs, weights=weights, runtime=self._runtime, seed=seed)
         self.losses.runs += 1
@@ -142,7 +147,10 @@ class InTheLoop:
             self.error = error
             raise
         self._count(result)
-        return dict(result.spikes)
+        return {
+            name: Spikes(_host_to_bits(spikes.time), spikes.index)  # pyright: ignore
+            for name, spikes in result.spikes.items()
+        }
 
     def _count(self, result: RunResult) -> None:
         dropped = sum(int(np.sum(n)) for n in result.n_dropped.values())
@@ -174,3 +182,23 @@ class InTheLoop:
 
     def _count_masked(self, masked) -> None:
         self.losses.masked += int(masked)
+
+
+# JAX converts what goes through a callback with the precision of the callback's thread, which does
+# not know of jax.enable_x64: float64 travels as two words.
+def _to_bits(x: Array) -> Array:
+    return jax.lax.bitcast_convert_type(x, jnp.uint32) if x.dtype == jnp.float64 else x
+
+
+def _from_bits(x: Array, dtype: Any) -> Array:
+    return jax.lax.bitcast_convert_type(x, dtype) if x.dtype == jnp.uint32 else x
+
+
+def _host_to_bits(x: Any) -> np.ndarray:
+    x = np.ascontiguousarray(x)
+    return x.view(np.uint32).reshape(*x.shape, 2) if x.dtype == np.float64 else x
+
+
+def _host_from_bits(x: Any) -> np.ndarray:
+    x = np.ascontiguousarray(x)
+    return x.view(np.float64)[..., 0] if x.dtype == np.uint32 else x

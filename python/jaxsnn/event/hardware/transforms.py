@@ -91,4 +91,4 @@ def quantise_refractory(seconds: float) -> float:
     while period > seconds / 30 and power > 0:
         power -= 1
         period = 2.0 ** (power + 1) / 250e6
-    return min(int(seconds / period) + 1, 255) * period
+    return min(int(seconds / period + 1e-9) + 1, 255) * period
