@@ -159,6 +159,11 @@ class EmulatedBackend:
     def run(self, compiled: _Compiled, request: RunRequest) -> RunResult:
         """Runs a batch; see `Backend`."""
         spec, config = compiled.spec, self.config
+        if request.traces:
+            raise HardwareError(
+                f"EmulatedBackend: traces are asked of {', '.join(request.traces)}, expected none: "
+                "the emulated chip records no membranes"
+            )
         dtype = np.asarray(next(iter(request.inputs.values())).time).dtype
         noise = _Noise(request.seed)
         heard = {

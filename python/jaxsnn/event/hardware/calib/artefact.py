@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def load(folder: str | Path) -> Calibration:
     """
     path = Path(folder) / _JSON
     try:
-        text = path.read_text()
+        text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise CalibrationMissingError(
             f"there is no calibration in {folder}, expected {path}; make one with "
@@ -124,13 +123,12 @@ def _checksum(content: dict[str, Any]) -> str:
 
 def _replace(path: Path, data: bytes) -> None:
     """Writes a file as a whole or not at all."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

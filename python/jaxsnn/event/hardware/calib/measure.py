@@ -55,11 +55,21 @@ class Sweep:
     cycles: np.ndarray
 
     def thresholds(self) -> np.ndarray:
-        """Threshold of every neuron, LSB; NaN where one never fired."""
+        """Threshold of every neuron, LSB; NaN where one never fired.
+
+        It is the cut with the fewest spikes below and the fewest gaps above: spikes that were not
+        recorded far above the threshold do not move it.
+        """
         fired = np.isfinite(self.cycles)
+        nothing = np.zeros((1, fired.shape[-1]))
+        below = np.concatenate([nothing, fired.sum(0).cumsum(0)])
+        gaps = np.concatenate([nothing, (~fired).sum(0).cumsum(0)])
+        wrong = below + gaps[-1] - gaps
+        best = wrong == wrong.min(0)
         step = self.totals[1] - self.totals[0]
-        silent = (1 - fired.mean(0)).sum(0) * step + step / 2
-        return np.where(fired.any((0, 1)), silent, np.nan)
+        cuts = np.concatenate([self.totals, self.totals[-1:] + step]) - step / 2
+        found = (best * cuts[:, None]).sum(0) / best.sum(0)
+        return np.where(fired.any((0, 1)), found, np.nan)
 
 
 def sweep_weights(
@@ -133,7 +143,8 @@ def measure_time_offset(sweep: Sweep) -> int:
         raise CalibrationError("no neuron fires at 1.5 times its threshold, the chip is no LIF")
     expected = _crossing(drive, sweep.point) * CLOCK_HZ
     late = np.where(used, sweep.cycles - expected, np.nan)
-    return round(float(np.nanmean(late)))
+    # The median: where a first spike was not recorded, a later one took its place.
+    return round(float(np.nanmedian(late)))
 
 
 def model_parameters(point: OperatingPoint) -> LIFParameters:
@@ -206,7 +217,7 @@ def _peak_time(point: OperatingPoint) -> float:
 
 def _critical_weight(point: OperatingPoint) -> float:
     """The weight of which the PSP just reaches the threshold."""
-    return float(1 / _psp(np.asarray(_peak_time(point)), point))
+    return float(1 / _psp(np.array([_peak_time(point)]), point)[0])
 
 
 def _crossing(drive: np.ndarray, point: OperatingPoint) -> np.ndarray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class Recorded(NamedTuple):
     samples: list[list[tuple[int, int]]] | None
 
 
+@runtime_checkable
 class Program(Protocol):
     """A network on the chip."""
 
@@ -69,6 +70,7 @@ class Program(Protocol):
         ...
 
 
+@runtime_checkable
 class Adapter(Protocol):
     """A generation of the interface."""
 

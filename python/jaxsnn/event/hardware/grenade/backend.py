@@ -128,7 +128,7 @@ class GrenadeBackend:
                 spec=compiled.spec,
                 payload=compiled.calibration.payload,
                 point=point,
-                wait=int(transforms.to_cycles(np.asarray(rest))),
+                wait=round(rest * transforms.CLOCK_HZ),
                 recorded=recorded,
             )
             with vendor("mapping the network"):
@@ -142,7 +142,7 @@ class GrenadeBackend:
             RunTooLongError: the run is longer than the chip can count.
         """
         adapter, spec = self._opened(), compiled.spec
-        cycles = int(transforms.to_cycles(np.asarray(request.runtime)))
+        cycles = round(request.runtime * transforms.CLOCK_HZ)
         if not 0 < cycles <= adapter.max_cycles():
             most = adapter.max_cycles() / transforms.CLOCK_HZ
             raise RunTooLongError(

@@ -12,7 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.event.hardware.errors import CalibrationMissingError, HardwareAPIError
+from jaxsnn.event.hardware.errors import (
+    CalibrationMissingError,
+    HardwareAPIError,
+    HardwareConnectionError,
+)
 from jaxsnn.event.hardware.grenade.adapter import Recorded, Setup, Trains, spike_arrays
 from jaxsnn.event.hardware.grenade.probe import find, symbol
 from jaxsnn.event.hardware.spec import PopulationSpec
@@ -255,6 +259,8 @@ class _Program:
         if self._adapter.run_alone is not None:
             return self._adapter.run_alone(chips, self._graph, inputs, hooks)
         executor = symbol("hxtorch._runtime").executor
+        if executor is None:
+            raise HardwareConnectionError("Executor not initialized: the connection was released")
         return self._network.run(executor, self._graph, chips, inputs, hooks)
 
     def _samples(
