@@ -1,7 +1,19 @@
 """BrainScaleS-2: networks of :class:`jaxsnn.event.Graph` on the chip, or on an emulated one."""
 
+from jaxsnn.event.hardware.backends import get_backend
 from jaxsnn.event.hardware.emulator import EmulatedBackend, EmulatorConfig
-from jaxsnn.event.hardware.errors import HardwareCapacityError, HardwareError
+from jaxsnn.event.hardware.errors import (
+    CalibrationError,
+    CalibrationMissingError,
+    HardwareAPIError,
+    HardwareCapacityError,
+    HardwareConnectionError,
+    HardwareError,
+    HardwareUnavailableError,
+    RoutingError,
+    RunTooLongError,
+)
+from jaxsnn.event.hardware.grenade import GrenadeBackend
 from jaxsnn.event.hardware.itl import InTheLoop, Losses
 from jaxsnn.event.hardware.spec import (
     Backend,
@@ -20,10 +32,16 @@ from jaxsnn.event.hardware.validate import validate
 __all__ = [
     "Backend",
     "Calibration",
+    "CalibrationError",
+    "CalibrationMissingError",
     "EmulatedBackend",
     "EmulatorConfig",
+    "GrenadeBackend",
+    "HardwareAPIError",
     "HardwareCapacityError",
+    "HardwareConnectionError",
     "HardwareError",
+    "HardwareUnavailableError",
     "InTheLoop",
     "Issue",
     "Losses",
@@ -31,8 +49,11 @@ __all__ = [
     "OperatingPoint",
     "PopulationSpec",
     "ProjectionSpec",
+    "RoutingError",
     "RunRequest",
     "RunResult",
+    "RunTooLongError",
     "SourceSpec",
+    "get_backend",
     "validate",
 ]

@@ -164,6 +164,11 @@ class EmulatedBackend:
                 "leave traces empty"
             )
         spec, config = compiled.spec, self.config
+        if request.traces:
+            raise HardwareError(
+                f"EmulatedBackend: traces are asked of {', '.join(request.traces)}, expected none: "
+                "the emulated chip records no membranes"
+            )
         dtype = np.asarray(next(iter(request.inputs.values())).time).dtype
         noise = _Noise(request.seed)
         heard = {

@@ -218,11 +218,19 @@ class HardwareConfig(Config):
         "in software with its imperfections; mock, the model with the options of the noise alone",
     )
     chip: int = _option(0, _seed, "emulated: which chip")
+    calibration: str | None = _option(
+        None,
+        _or_none(str),
+        "folder of the chip's calibration, as made by jaxsnn.event.hardware.calib.neuron_calib; "
+        "'none', for an emulated chip or the mock, for that of a perfect measurement",
+    )
     refractory_time: float = _option(
         30e-6, _not_negative, "refractory time; as long as a sample, every neuron fires once", "s"
     )
     runtime: float = _option(50e-6, _positive, "how long the chip runs per sample", "s")
-    weight_scale: float = _option(56.0, _positive, "LSB of the chip per unit of weight")
+    weight_scale: float = _option(
+        56.0, _positive, "emulated, mock: LSB of the chip per unit of weight"
+    )
     weight_range: bool = _option(True, _flag, "keep weights in the range of 63 LSB: true or false")
     weight_integers: bool = _option(
         True, _flag, "round weights to whole LSB: true or false; a chip does so always"

@@ -13,11 +13,13 @@ from jaxsnn.base.types import Array, Spikes
 from jaxsnn.event.hardware import (
     Backend,
     Calibration,
+    CalibrationMissingError,
     EmulatedBackend,
     EmulatorConfig,
-    HardwareError,
+    GrenadeBackend,
     InTheLoop,
 )
+from jaxsnn.event.hardware.calib import load as load_calibration
 from jaxsnn.event.hardware.transforms import WEIGHT_MAX
 from jaxsnn.event.leaky_integrate_and_fire import EventPropLIF
 from jaxsnn.event.tasks._config import HardwareConfig
@@ -61,16 +63,20 @@ DEFAULTS = HardwareConfig(
     test_size=3000,
 )
 
-_NO_BRIDGE = (
-    "--backend is grenade, for which this version has no bridge to the vendor's packages (hxtorch, "
-    "pygrenade_vx); expected --backend=emulated or --backend=mock"
-)
-
 
 def make_backend(config: HardwareConfig) -> tuple[Backend, Calibration]:
-    """What runs the network, and its calibration."""
+    """What runs the network, opened, and its calibration."""
     if config.backend == "grenade":
-        raise HardwareError(_NO_BRIDGE)
+        backend = GrenadeBackend()
+        backend.open()
+        if config.calibration is None:
+            raise CalibrationMissingError(
+                "--calibration is none, expected a folder with --backend=grenade; make one with\n  "
+                "python -m jaxsnn.event.hardware.calib.neuron_calib --wafer NAME "
+                f"--tau-mem {config.tau_mem} --tau-syn {config.tau_syn} "
+                f"--refractory-time {config.refractory_time}"
+            )
+        return backend, load_calibration(config.calibration)
     if config.backend == "emulated":
         chip = EmulatorConfig(
             weight_scale=config.weight_scale, refractory_time=config.refractory_time
@@ -83,7 +89,10 @@ def make_backend(config: HardwareConfig) -> tuple[Backend, Calibration]:
             jitter_bias=config.noise_bias,
         )
     backend = EmulatedBackend(config.chip, chip)
-    return backend, backend.calibration()
+    backend.open()
+    if config.calibration is None:
+        return backend, backend.calibration()
+    return backend, load_calibration(config.calibration)
 
 
 def make_network(config: HardwareConfig) -> TaskNetwork:
@@ -104,7 +113,6 @@ def make_network(config: HardwareConfig) -> TaskNetwork:
     n_inputs = (4 + (config.bias_time is not None)) * config.duplication
     layers = TwoLayers(n_inputs, layer("hidden", config.hidden), layer("output", N_CLASSES))
     backend, calibration = make_backend(config)
-    backend.open()
     chip = InTheLoop(
         layers.graph,
         backend,
