@@ -5,12 +5,14 @@ Adapters speak whole numbers: cycles and LSB. Everything else is the matter of `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from jaxsnn.event.hardware.grenade.probe import symbol
 from jaxsnn.event.hardware.spec import NetworkSpec, OperatingPoint
 
 #: Times of the spikes of every channel of every sample, in cycles.
@@ -70,31 +72,38 @@ class Program(Protocol):
         ...
 
 
-@runtime_checkable
-class Adapter(Protocol):
-    """A generation of the interface."""
+class Adapter(ABC):
+    """A generation of the interface; what none of them changed is written here.
+
+    Args:
+        required: the symbols without which it is not that generation.
+    """
 
     generation: str
 
+    def __init__(self, required: Iterable[str]) -> None:
+        for path in required:
+            symbol(path)
+
     def connect(self) -> None:
         """Takes hold of the chip."""
-        ...
+        symbol("hxtorch.init_hardware")()
 
     def release(self) -> None:
         """Lets go of it."""
-        ...
+        symbol("hxtorch.release_hardware")()
 
     def chip(self) -> str:
         """The identifier of the chip."""
-        ...
+        return str(symbol("_hxtorch_core.get_unique_identifier")()[0])
 
     def max_cycles(self) -> int:
         """The longest run, which is what the chip's timer can count."""
-        ...
+        return int(symbol("dlens_vx_v3.hal.Timer.Value.max"))
 
+    @abstractmethod
     def build(self, setup: Setup) -> Program:
         """Maps a network to the chip."""
-        ...
 
 
 def spike_arrays(index: np.ndarray, cycles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

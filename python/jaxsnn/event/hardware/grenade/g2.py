@@ -17,7 +17,7 @@ from jaxsnn.event.hardware.errors import (
     HardwareAPIError,
     HardwareConnectionError,
 )
-from jaxsnn.event.hardware.grenade.adapter import Recorded, Setup, Trains, spike_arrays
+from jaxsnn.event.hardware.grenade.adapter import Adapter, Recorded, Setup, Trains, spike_arrays
 from jaxsnn.event.hardware.grenade.probe import find, symbol
 from jaxsnn.event.hardware.spec import PopulationSpec
 from jaxsnn.event.hardware.validate import circuits_per_neuron
@@ -59,14 +59,13 @@ def _either(*paths: str) -> Any:
     raise HardwareAPIError(" or ".join(paths))
 
 
-class AdapterG2:
+class AdapterG2(Adapter):
     """See `Adapter`."""
 
     generation = "G2"
 
     def __init__(self) -> None:
-        for path in _REQUIRED:
-            symbol(path)
+        super().__init__(_REQUIRED)
         self.placement = _either(
             "hxtorch.spiking.neuron_placement.NeuronPlacement",
             "hxtorch.spiking.experiment.NeuronPlacement",
@@ -78,22 +77,6 @@ class AdapterG2:
         self.run_alone = find("_hxtorch_spiking.run") if _spiking_module() else None
         if self.run_alone is None:
             symbol("pygrenade_vx.network.run")
-
-    def connect(self) -> None:
-        """See `Adapter`."""
-        symbol("hxtorch.init_hardware")()
-
-    def release(self) -> None:
-        """See `Adapter`."""
-        symbol("hxtorch.release_hardware")()
-
-    def chip(self) -> str:
-        """See `Adapter`."""
-        return str(symbol("_hxtorch_core.get_unique_identifier")()[0])
-
-    def max_cycles(self) -> int:
-        """See `Adapter`."""
-        return int(symbol("dlens_vx_v3.hal.Timer.Value.max"))
 
     def build(self, setup: Setup) -> _Program:
         """See `Adapter`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsnn.event.hardware.grenade.adapter import Recorded, Setup, Trains, spike_arrays
+from jaxsnn.event.hardware.grenade.adapter import Adapter, Recorded, Setup, Trains, spike_arrays
 from jaxsnn.event.hardware.grenade.probe import symbol
 from jaxsnn.event.hardware.spec import OperatingPoint, PopulationSpec
 from jaxsnn.event.hardware.validate import circuits_per_neuron
@@ -29,30 +29,13 @@ _REQUIRED = (
 )
 
 
-class AdapterG3:
+class AdapterG3(Adapter):
     """See `Adapter`."""
 
     generation = "G3"
 
     def __init__(self) -> None:
-        for path in _REQUIRED:
-            symbol(path)
-
-    def connect(self) -> None:
-        """See `Adapter`."""
-        symbol("hxtorch.init_hardware")()
-
-    def release(self) -> None:
-        """See `Adapter`."""
-        symbol("hxtorch.release_hardware")()
-
-    def chip(self) -> str:
-        """See `Adapter`."""
-        return str(symbol("_hxtorch_core.get_unique_identifier")()[0])
-
-    def max_cycles(self) -> int:
-        """See `Adapter`."""
-        return int(symbol("dlens_vx_v3.hal.Timer.Value.max"))
+        super().__init__(_REQUIRED)
 
     def build(self, setup: Setup) -> _Program:
         """See `Adapter`."""
