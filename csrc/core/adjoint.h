@@ -98,7 +98,7 @@ class ReverseSweep {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, problem.n_neurons);
     for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_}) *lane = arena.Take<R>(n_);
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 1 : 0);
-    step_ = StepPropagators<Model, R>::Take(arena, uniform_, n_);
+    step_ = StepPropagators<Model, R>::Take(arena, uniform_, problem.n_neurons);
     slot_ = arena.Take<std::int32_t>(n_);
     pending_release_ = arena.Take<R>(n_);
     visits_ = arena.Take<Visit>(n_);
@@ -115,7 +115,7 @@ class ReverseSweep {
   void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
            Gradients<R>& gradients) {
     constants_.Fill(p_);
-    step_.Fill(n_, [this](std::int64_t b) { return constants_[first_ + b]; });
+    step_.Fill(p_.n_neurons, [this](std::int64_t j) { return constants_[j]; });
     Start(end, status, ct, gradients);
     LinkReleases(log, end);
     double high = static_cast<double>(*end.time);
@@ -305,8 +305,9 @@ class ReverseSweep {
         k = FlowBackOver(SharedSolutions<R>{lanes_}, gradients, k, stop);
       }
     } else if (k < end_head_) {  // the interval behind the last arrival ends elsewhere
-      k = FlowBackOver(OwnSolutions<Model, R>{step_, p_.queue.time + p_.queue.head, p_.time},
-                       gradients, k, stop);
+      k = FlowBackOver(
+          OwnSolutions<Model, R>{step_, p_.queue.time + p_.queue.head, p_.time, first_}, gradients,
+          k, stop);
     }
     if (k < from) high = p_.queue.TimeAt(k);
   }
@@ -514,7 +515,7 @@ class ReverseSweep {
       }
       return;
     }
-    const PropagatorLanes<R>& lanes = step_.Over(dt);
+    const PropagatorLanes<R> lanes = step_.Over(dt, first_, n_);
     const R* JAXSNN_RESTRICT vv = lanes.v_from_v;
     const R* JAXSNN_RESTRICT vi = lanes.v_from_i;
     const R* JAXSNN_RESTRICT ii = lanes.i_from_i;

@@ -6,6 +6,7 @@
 
 #include "core/mul_add.h"
 #include "core/propagators.h"
+#include "core/quiet_lanes.h"
 #include "core/types.h"
 
 namespace jaxsnn::inline JAXSNN_ISA {
@@ -23,15 +24,12 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
   const R* JAXSNN_RESTRICT vv = p.v_from_v;
   const R* JAXSNN_RESTRICT vi = p.v_from_i;
   const R* JAXSNN_RESTRICT ii = p.i_from_i;
-  const R* JAXSNN_RESTRICT reach = p.reach;
-  const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], reach0 = reach[0];
+  const R vv0 = vv[0], vi0 = vi[0], ii0 = ii[0], dip0 = Dip<R>(vv0, vi0);
   Mask<R> any = 0;
   for (std::int64_t j = 0; j < n; ++j) {
     const R v_end = MulAdd(kUniform ? vv0 : vv[j], v[j], (kUniform ? vi0 : vi[j]) * i[j]);
-    const R tangent = MulAdd(kUniform ? reach0 : reach[j], i[j] - v[j], v[j]);
-    R highest = tangent > v[j] ? tangent : v[j];
-    highest = v_end > highest ? v_end : highest;
-    any |= static_cast<Mask<R>>(highest >= threshold[j]);
+    const R lower = (kUniform ? dip0 : Dip<R>(vv[j], vi[j])) * threshold[j];
+    any |= static_cast<Mask<R>>(v_end >= (lower < threshold[j] ? lower : threshold[j]));
     v_next[j] = v_end;
     const R decay = kUniform ? ii0 : ii[j];
     i_next[j] = kFused ? MulAdd(decay, i[j], row[j]) : decay * i[j] + row[j];
@@ -42,10 +40,9 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
 }  // namespace internal
 
 // The free solution over a time step, shared by all or one for each neuron, and the row of weights
-// that arrives at its end. Says for every block whether any of its neurons may cross its threshold
-// on the way: necessary for that is that v stands there at one of the ends; or that it rises, falls
-// and stays below its first tangent, which must reach the threshold. kFused: the arrival in one
-// rounding with the flow.
+// that arrives at its end. Says for every block whether any of its neurons, if none stands at its
+// threshold, may cross it on the way, see MayCross. kFused: the arrival in one rounding with the
+// flow.
 template <class R, bool kUniform, bool kFused>
 JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
                                 const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
@@ -60,6 +57,12 @@ JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
   }
   *may_cross = internal::FlowBlock<R, kUniform, kFused>(
       n - j, kUniform ? p : p.At(j), v + j, i + j, threshold + j, row + j, v_next + j, i_next + j);
+}
+
+template <class R>
+JAXSNN_NOINLINE void AddLanes(std::int64_t n, const R* JAXSNN_RESTRICT values,
+                              R* JAXSNN_RESTRICT sum) {
+  for (std::int64_t j = 0; j < n; ++j) sum[j] += values[j];
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

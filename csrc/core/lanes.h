@@ -53,11 +53,6 @@ void AdjointFlowLanes(const PropagatorLanes<R>& p, std::int64_t n, R* JAXSNN_RES
   }
 }
 
-template <class R>
-void AddLanes(std::int64_t n, const R* JAXSNN_RESTRICT values, R* JAXSNN_RESTRICT sum) {
-  for (std::int64_t j = 0; j < n; ++j) sum[j] += values[j];
-}
-
 // The neuron that may cross its threshold first, and a time from now before which none can.
 template <class R>
 struct Soonest {

@@ -3,7 +3,9 @@
 #ifndef JAXSNN_CORE_MATH_H_
 #define JAXSNN_CORE_MATH_H_
 
+#include <array>
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -65,31 +67,42 @@ JAXSNN_HD JAXSNN_INLINE Decay<float> DecayOver(float x) {
   return {MulAdd(scale, grown, scale), MulAdd(-scale, grown, 1.0f - scale)};
 }
 
-// The same for x <= kShort, with fewer operations; T may be a vector.
+// For |x| <= kShort, of numbers or vectors: e^{-x} and (1 - e^{-x}) / x by their series, the rests
+// of which are below half a unit in the last place.
 inline constexpr double kShort = 0.1;
-template <class T>
-JAXSNN_HD JAXSNN_INLINE Decay<T> ShortDecayOver(const T& x) {
+
+namespace internal {
+
+// The first kTerms of x^n / (n + kFirst)!, with alternating signs.
+template <int kFirst, int kTerms, class T>
+JAXSNN_HD JAXSNN_INLINE T ExponentialSeries(const T& x) {
   using R = Lane<T>;
-  // 1 - e^{-x} = x - x^2/2! + x^3/3! - ..., the rest of which is below half a unit in the last
-  // place.
-  constexpr double kSeries[] = {1.0 / 2,       -1.0 / 6,       1.0 / 24,    -1.0 / 120,
-                                1.0 / 720,     -1.0 / 5040,    1.0 / 40320, -1.0 / 362880,
-                                1.0 / 3628800, -1.0 / 39916800};
-  constexpr int kTerms = sizeof(R) == 8 ? 10 : 4;
-  T series = T{} + R(kSeries[kTerms - 1]);
-  for (int k = kTerms - 2; k >= 0; --k) series = MulAdd(x, series, T{} + R(kSeries[k]));
-  const T lost = MulAdd(-x * x, series, x);
-  return {R(1) - lost, lost};
+  constexpr auto kSeries = [] {
+    std::array<double, kTerms> series{};
+    double factorial = 1;
+    for (int k = 2; k < kFirst; ++k) factorial *= k;
+    for (int k = 0; k < kTerms; ++k) {
+      if (k + kFirst > 0) factorial *= k + kFirst;
+      series[static_cast<std::size_t>(k)] = (k % 2 == 0 ? 1 : -1) / factorial;
+    }
+    return series;
+  }();
+  T sum = T{} + R(kSeries[kTerms - 1]);
+  for (int k = kTerms - 2; k >= 0; --k) {
+    sum = MulAdd(x, sum, T{} + R(kSeries[static_cast<std::size_t>(k)]));
+  }
+  return sum;
 }
 
-// One or the other.
-template <bool kIsShort, class T>
-JAXSNN_HD JAXSNN_INLINE Decay<T> DecayOver(const T& x) {
-  if constexpr (kIsShort) {
-    return ShortDecayOver(x);
-  } else {
-    return DecayOver(x);
-  }
+}  // namespace internal
+
+template <class T>
+JAXSNN_HD JAXSNN_INLINE T ShortKept(const T& x) {
+  return internal::ExponentialSeries<0, sizeof(Lane<T>) == 8 ? 11 : 6>(x);
+}
+template <class T>
+JAXSNN_HD JAXSNN_INLINE T ShortRise(const T& x) {
+  return internal::ExponentialSeries<1, sizeof(Lane<T>) == 8 ? 10 : 5>(x);
 }
 
 // The next larger number that is not denormal, for finite x.

@@ -79,7 +79,7 @@ JAXSNN_INLINE Vector MulAdd(const Vector& a, const Vector& b, const Vector& c) {
 }
 template <IsVector Vector>
 JAXSNN_INLINE Vector MulAdd(const Lane<Vector>& a, const Vector& b, const Vector& c) {
-  return MulAdd(Vector{} + a, b, c);
+  return MulAdd(a - Vector{}, b, c);  // in all lanes; unlike a + 0, a - 0 is a
 }
 
 #endif

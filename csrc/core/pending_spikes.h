@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "core/types.h"
 #include "core/view.h"
@@ -69,7 +70,7 @@ class PendingSpikes {
  private:
   // Up to this many, to count for each spike how many come before it, in a loop that vectorises, is
   // fastest.
-  static constexpr std::int64_t kRanked = 48;
+  static constexpr std::int64_t kRanked = 64;
   static constexpr std::int64_t kPad = 8;
 
   // False: some times are equal.
@@ -92,14 +93,25 @@ class PendingSpikes {
     return 2 * sum == size_ * (size_ - 1);
   }
 
+  // The first and the last time, found in lanes.
+  std::pair<double, double> Range() {
+    double first[kPad], last[kPad];
+    std::fill(time_ + size_, time_ + size_ + kPad, time_[0]);
+    for (std::int64_t l = 0; l < kPad; ++l) first[l] = last[l] = time_[0];
+    for (std::int64_t s = 0; s < size_; s += kPad) {
+      for (std::int64_t l = 0; l < kPad; ++l) {
+        const double time = time_[s + l];
+        first[l] = time < first[l] ? time : first[l];
+        last[l] = time > last[l] ? time : last[l];
+      }
+    }
+    return {*std::min_element(first, first + kPad), *std::max_element(last, last + kPad)};
+  }
+
   // Spreads the spikes over as many buckets as there are spikes, by their times, and puts what is
   // left in order by insertion. False: too many are close together for that.
   bool Distribute() {
-    double first = kNever, last = -kNever;
-    for (std::int64_t s = 0; s < size_; ++s) {
-      first = time_[s] < first ? time_[s] : first;
-      last = time_[s] > last ? time_[s] : last;
-    }
+    const auto [first, last] = Range();
     const double scale = static_cast<double>(size_ - 1) / (last - first);
     if (!(scale < kNever)) return false;  // all times equal
     std::fill(bucket_, bucket_ + size_ + 1, 0);

@@ -43,14 +43,28 @@ struct PropagatorLanes {
 
 namespace internal {
 
-template <class Model, bool kIsShort, class R>
+template <class Model, class R>
 JAXSNN_NOINLINE void PropagateLanes(std::int64_t n, const R* JAXSNN_RESTRICT slow,
                                     const R* JAXSNN_RESTRICT gap, const R* JAXSNN_RESTRICT rate_mem,
                                     const R* JAXSNN_RESTRICT ratio, R dt,
                                     R* JAXSNN_RESTRICT v_from_v, R* JAXSNN_RESTRICT v_from_i,
                                     R* JAXSNN_RESTRICT i_from_i, R* JAXSNN_RESTRICT reach) {
   for (std::int64_t j = 0; j < n; ++j) {
-    const auto p = Model::template Propagate<kIsShort>(slow[j], gap[j], rate_mem[j], ratio[j], dt);
+    const auto p = Model::Propagate(slow[j], gap[j], rate_mem[j], ratio[j], dt);
+    v_from_v[j] = p.v_from_v;
+    v_from_i[j] = p.v_from_i;
+    i_from_i[j] = p.i_from_i;
+    reach[j] = dt * rate_mem[j];
+  }
+}
+
+template <class Model, class R>
+JAXSNN_NOINLINE void PropagateShortLanes(std::int64_t n, const R* JAXSNN_RESTRICT rate_mem,
+                                         const R* JAXSNN_RESTRICT difference, R dt,
+                                         R* JAXSNN_RESTRICT v_from_v, R* JAXSNN_RESTRICT v_from_i,
+                                         R* JAXSNN_RESTRICT i_from_i, R* JAXSNN_RESTRICT reach) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    const auto p = Model::PropagateShort(rate_mem[j], difference[j], dt);
     v_from_v[j] = p.v_from_v;
     v_from_i[j] = p.v_from_i;
     i_from_i[j] = p.i_from_i;
@@ -70,7 +84,7 @@ class StepPropagators {
     step.n_ = uniform ? 1 : n_lanes;
     step.uniform_ = uniform;
     step.lanes_ = PropagatorLanes<R>::Take(arena, step.n_);
-    for (R** rate : {&step.slow_, &step.gap_, &step.rate_mem_, &step.ratio_}) {
+    for (R** rate : {&step.slow_, &step.gap_, &step.rate_mem_, &step.ratio_, &step.difference_}) {
       *rate = arena.Take<R>(uniform ? 0 : n_lanes);
     }
     return step;
@@ -82,26 +96,41 @@ class StepPropagators {
     shared_ = constants(0);
     if (!uniform_) n_ = n;
     fastest_ = 0;
+    double product = shared_.rate_mem * shared_.rate_syn;
     for (std::int64_t j = 0; !uniform_ && j < n_; ++j) {
       const typename Model::Constants& own = constants(j);
       fastest_ = std::max(fastest_, own.slow + own.gap);
+      product = std::max(product, own.rate_mem * own.rate_syn);
       slow_[j] = static_cast<R>(own.slow);
       gap_[j] = static_cast<R>(own.gap);
       rate_mem_[j] = static_cast<R>(own.rate_mem);
       ratio_[j] = static_cast<R>(own.ratio);
+      difference_[j] = static_cast<R>(own.rate_mem < own.rate_syn ? own.gap : -own.gap);
     }
+    dip_rate_ = static_cast<R>(product / 2);
   }
 
   const PropagatorLanes<R>& Over(double dt) {
+    Over(dt, 0, n_);
+    return lanes_;
+  }
+  // Of n neurons from number `first` on.
+  PropagatorLanes<R> Over(double dt, std::int64_t first, std::int64_t n) {
     if (uniform_) {
       lanes_.template Set<Model>(0, shared_, dt);
-    } else {
-      const auto propagate = IsShort(dt) ? internal::PropagateLanes<Model, true, R>
-                                         : internal::PropagateLanes<Model, false, R>;
-      propagate(n_, slow_, gap_, rate_mem_, ratio_, static_cast<R>(dt), lanes_.v_from_v,
-                lanes_.v_from_i, lanes_.i_from_i, lanes_.reach);
+      return lanes_;
     }
-    return lanes_;
+    const PropagatorLanes<R> some = lanes_.At(first);
+    if (IsShort(dt)) {
+      internal::PropagateShortLanes<Model>(n, rate_mem_ + first, difference_ + first,
+                                           static_cast<R>(dt), some.v_from_v, some.v_from_i,
+                                           some.i_from_i, some.reach);
+    } else {
+      internal::PropagateLanes<Model>(n, slow_ + first, gap_ + first, rate_mem_ + first,
+                                      ratio_ + first, static_cast<R>(dt), some.v_from_v,
+                                      some.v_from_i, some.i_from_i, some.reach);
+    }
+    return some;
   }
 
   // A solution that all neurons share.
@@ -114,36 +143,56 @@ class StepPropagators {
   }
   // Whether a step is short compared to all time constants.
   bool IsShort(double dt) const { return dt * fastest_ < kShort; }
+  R dip_rate() const { return dip_rate_; }  // see Dips
   // Of every neuron, unless they share them.
-  const R* slow() const { return slow_; }
-  const R* gap() const { return gap_; }
   const R* rate_mem() const { return rate_mem_; }
-  const R* ratio() const { return ratio_; }
+  const R* difference() const { return difference_; }  // rate_syn - rate_mem
 
  private:
   std::int64_t n_ = 0;
   bool uniform_ = true;
   double fastest_ = 0;  // of all rates
+  R dip_rate_ = 0;
   PropagatorLanes<R> lanes_;
   typename Model::Constants shared_{};
   R *slow_ = nullptr, *gap_ = nullptr, *rate_mem_ = nullptr, *ratio_ = nullptr;
+  R* difference_ = nullptr;
 };
+
+namespace internal {
+
+// Intervals 1 to n, interval k from time[k - 1] to time[k].
+template <class Model, class R>
+JAXSNN_NOINLINE void FillInnerIntervals(std::int64_t n, const typename Model::Constants& shared,
+                                        const R* JAXSNN_RESTRICT time, R* JAXSNN_RESTRICT v_from_v,
+                                        R* JAXSNN_RESTRICT v_from_i, R* JAXSNN_RESTRICT i_from_i,
+                                        R* JAXSNN_RESTRICT reach) {
+  const typename Model::Constants constants = shared;
+  for (std::int64_t k = 1; k <= n; ++k) {
+    const double dt = static_cast<double>(time[k]) - static_cast<double>(time[k - 1]);
+    const auto p = Model::Propagate(constants, dt);
+    v_from_v[k] = static_cast<R>(p.v_from_v);
+    v_from_i[k] = static_cast<R>(p.v_from_i);
+    i_from_i[k] = static_cast<R>(p.i_from_i);
+    reach[k] = static_cast<R>(dt * constants.rate_mem);
+  }
+}
+
+}  // namespace internal
 
 // Interval k ends at queue entry head + k; the last one, number `n_arrivals`, at `end`.
 template <class Model, class R>
 void FillIntervals(PropagatorLanes<R> lanes, const typename Model::Constants& constants,
                    const SpikeQueue<R>& queue, std::int64_t n_arrivals, double begin, double end) {
-  if (n_arrivals == 0) {
-    lanes.template Set<Model>(0, constants, end - begin);
-    return;
+  const R* const time = queue.time + queue.head;
+  double last = begin;
+  if (n_arrivals > 0) {
+    lanes.template Set<Model>(0, constants, static_cast<double>(time[0]) - begin);
+    internal::FillInnerIntervals<Model>(n_arrivals - 1, constants, time, lanes.v_from_v,
+                                        lanes.v_from_i, lanes.i_from_i, lanes.reach);
+    last = static_cast<double>(time[n_arrivals - 1]);
   }
-  const R* time = queue.time + queue.head;
-  lanes.template Set<Model>(0, constants, static_cast<double>(time[0]) - begin);
-  for (std::int64_t k = 1; k < n_arrivals; ++k) {
-    lanes.template Set<Model>(k, constants,
-                              static_cast<double>(time[k]) - static_cast<double>(time[k - 1]));
-  }
-  lanes.template Set<Model>(n_arrivals, constants, end - static_cast<double>(time[n_arrivals - 1]));
+  lanes.template Set<Model>(n_arrivals, constants, end - last);
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

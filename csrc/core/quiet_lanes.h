@@ -4,7 +4,9 @@
 #define JAXSNN_CORE_QUIET_LANES_H_
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 
 #include "core/propagators.h"
@@ -14,16 +16,54 @@
 
 namespace jaxsnn::inline JAXSNN_ISA {
 
+// A neuron below its threshold that crosses it has i >= v = threshold there. From v = i = threshold
+// it would come to threshold * (v_from_v + v_from_i) at the end of the interval, and is above that
+// if it crosses later, or with more current. That factor, less its rounding.
+template <class R, class T>
+JAXSNN_INLINE T Dip(const T& v_from_v, const T& v_from_i) {
+  return (v_from_v + v_from_i) * (1 - 16 * std::numeric_limits<R>::epsilon());
+}
+
+// The least of these factors in each of some stretches of intervals: as v' = (i - v) / tau_mem,
+// with v below and i above threshold * (1 - t / tau_syn), it is at least 1 - dt^2 / (2 tau_mem
+// tau_syn).
+template <class R>
+struct Dips {
+  static constexpr std::int64_t kStretch = 16;
+
+  const R* longest;  // interval of each stretch
+  R rate;            // the largest 1 / (2 tau_mem tau_syn) of all neurons
+
+  R Least(std::int64_t k) const {
+    const R dt = longest[k / kStretch];
+    return std::max(R(0), 1 - 64 * std::numeric_limits<R>::epsilon() - rate * dt * dt);
+  }
+};
+
+// The longest interval in each stretch; interval k ends at time[k], the first one begins at
+// `begin`.
+template <class R>
+void FindLongest(std::int64_t n, const R* time, double begin, R* longest) {
+  R last = static_cast<R>(begin);
+  for (std::int64_t k = 0; k < n; k += Dips<R>::kStretch) {
+    const std::int64_t end = std::min(k + Dips<R>::kStretch, n);
+    R most = time[k] - last;
+    for (std::int64_t l = k + 1; l < end; ++l) most = std::max(most, time[l] - time[l - 1]);
+    last = time[end - 1];
+    longest[k / Dips<R>::kStretch] = most;
+  }
+}
+
 // Whether a neuron, or which lanes of a vector, may cross the threshold on the way to (v_end,
 // i_end). Necessary for that: either v stands at the threshold at one of the ends; or v passed a
-// maximum in between, so that it fell at the end, and v, concave until then, stayed below its first
-// tangent, which must reach the threshold.
-template <class T, class Reach>
+// maximum in between, so that it fell at the end, though not below `dip` times the threshold; and
+// v, concave until the maximum, stayed below its first tangent, which must reach the threshold.
+template <class T, class Scalar>
 JAXSNN_INLINE auto MayCross(const T& v, const T& i, const T& v_end, const T& i_end,
-                            const T& threshold, const Reach& reach) {
+                            const T& threshold, const Scalar& reach, const Scalar& dip) {
   const T tangent = MulAdd(reach, i - v, v);
   return (v >= threshold) | (v_end >= threshold) |
-         ((i_end < v_end) & (i > threshold) & (tangent >= threshold));
+         ((i_end < v_end) & (i > threshold) & (v_end >= dip * threshold) & (tangent >= threshold));
 }
 
 // Neurons side by side, before and behind an interval.
@@ -57,80 +97,100 @@ JAXSNN_INLINE std::uint32_t MayCrossBits(const PropagatorLanes<R>& p, bool own, 
   const Vector v_end = Lanes::Load(v_end_lanes), threshold = Lanes::Load(thresholds);
   const Vector decay = own ? Lanes::Load(p.i_from_i) : Vector{} + *p.i_from_i;
   const Vector reach = own ? Lanes::Load(p.reach) : Vector{} + *p.reach;
-  const Vector i_end = decay * i;
-  return LaneBits<R>(MayCross(v, i, v_end, i_end, threshold, reach) | (Lanes::Load(release) > now));
+  const Vector dip = own ? Dip<R>(Lanes::Load(p.v_from_v), Lanes::Load(p.v_from_i))
+                         : Vector{} + Dip<R>(*p.v_from_v, *p.v_from_i);
+  return LaneBits<R>(MayCross(v, i, v_end, decay * i, threshold, reach, dip) |
+                     (Lanes::Load(release) > now));
 }
 
 namespace internal {
 
+// Those of some neurons, given as bits, that may cross their thresholds before arrival k.
+template <class R, class Solutions>
+JAXSNN_INLINE std::uint64_t MarkCrossing(std::uint64_t bits, const Solutions& solutions,
+                                         std::int64_t k, const R* thresholds,
+                                         const StateLanes<R>& state) {
+  std::uint64_t marks = 0;
+  for (; bits != 0; bits &= bits - 1) {
+    const int b = std::countr_zero(bits);
+    const auto over = solutions.Over(k, SingleLanes<R>(), b);
+    const R v = state.v[b], i = state.i[b];
+    const bool may = MayCross(v, i, state.v_next[b], over.i_from_i * i, thresholds[b], over.reach,
+                              Dip<R>(over.v_from_v, over.v_from_i));
+    marks |= static_cast<std::uint64_t>(may) << b;
+  }
+  return marks;
+}
+
 template <class R, int kNeurons, template <class, int> class Access, class Solutions>
-JAXSNN_NOINLINE Passed PassQuietIn(std::int64_t n, const Solutions& solutions, std::int64_t begin,
-                                   std::int64_t end, const std::int32_t* index, const R* weights,
-                                   std::int64_t row_size, const R* thresholds,
+JAXSNN_NOINLINE Passed PassQuietIn(std::int64_t n, const Solutions& solutions, const Dips<R>& dips,
+                                   std::int64_t begin, std::int64_t end, const std::int32_t* index,
+                                   const R* weights, std::int64_t row_size, const R* thresholds,
                                    StateLanes<R> state) {
   // Compilers take comparisons of vectors longer than a register apart, lane by lane.
   constexpr int kFit = static_cast<int>(kRegisterBytes / sizeof(R));
   constexpr int kWidth = kNeurons < kFit ? kNeurons : kFit;
   constexpr int kParts = kNeurons / kWidth;
-  constexpr bool kMany = kNeurons > kNarrowest;
   const Access<R, kWidth> access(n);
   using Vector = typename Registers<R, kWidth>::type;
-  Vector v[kParts], i[kParts], threshold[kParts], v_end[kParts];
-  for (int part = 0; part < kParts; ++part) {
+  Vector v[kParts], i[kParts], bar[kParts]{}, v_end[kParts]{};
+  decltype(solutions.Over(begin, access, 0).i_from_i) decay[kParts]{};
+  Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
     v[part] = access.Load(state.v, part);
     i[part] = access.Load(state.i, part);
-    threshold[part] = access.Load(thresholds, part);
-  }
-  Passed passed{begin, 0};
-  decltype(solutions.Over(begin, access, 0)) over[kParts];
-  for (; passed.next < end && solutions.Has(passed.next); ++passed.next) {
-    const std::int64_t k = passed.next;
-    bool any = false;
-    Vector excess{};
-    for (int part = 0; part < kParts; ++part) {
-      over[part] = solutions.Over(k, access, part);
-      const auto reach = over[part].reach;
-      v_end[part] = MulAdd(over[part].v_from_v, v[part], over[part].v_from_i * i[part]);
-      if constexpr (kMany) {
-        // Intervals are short, and the tangent alone tells nearly as much.
-        const Vector tangent = MulAdd(reach, i[part] - v[part], v[part]);
-        const Vector highest = tangent > v_end[part] ? tangent : v_end[part];
-        const Vector above = highest - threshold[part];
-        excess = part == 0 ? above : above > excess ? above : excess;
-      } else {
-        any |= AnyLane(MayCross(v[part], i[part], v_end[part], over[part].i_from_i * i[part],
-                                threshold[part], reach));
-      }
+  });
+  std::int64_t k = begin;
+  for (std::int64_t stop = begin; k < end && solutions.Has(k); ++k) {
+    if (k >= stop) {
+      stop = (k / Dips<R>::kStretch + 1) * Dips<R>::kStretch;
+      const R least = dips.Least(k);
+      Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
+        const Vector threshold = access.Load(thresholds, part), lower = least * threshold;
+        bar[part] = lower < threshold ? lower : threshold;
+      });
     }
-    if constexpr (kMany) any = AnyLane(excess >= R(0));
+    AllBelow<Vector> quiet;
+    if constexpr (kNeurons > kNarrowest) {
+      const R* const ahead = weights + index[std::min(k + 8, end - 1)] * row_size;
+      Unroll<kParts>([&](int part)
+                         JAXSNN_INLINE_LAMBDA { __builtin_prefetch(ahead + part * kWidth); });
+    }
+    Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
+      const auto over = solutions.Over(k, access, part);
+      decay[part] = over.i_from_i;
+      v_end[part] = MulAdd(over.v_from_v, v[part], over.v_from_i * i[part]);
+      quiet.Add(v_end[part], bar[part]);
+    });
     const R* const row = weights + index[k] * row_size;
-    if (any) {
-      for (int part = 0; part < kParts; ++part) {
-        const auto reach = over[part].reach;
-        const auto bits = LaneBits<R>(MayCross(
-            v[part], i[part], v_end[part], over[part].i_from_i * i[part], threshold[part], reach));
-        passed.may_cross |= static_cast<std::uint64_t>(bits) << (part * kWidth);
-      }
-      passed.may_cross &= ~std::uint64_t{0} >> (64 - n);
-      if (passed.may_cross != 0) {
-        for (int part = 0; part < kParts; ++part) {
-          access.Store(v_end[part], state.v_next, part);
-          access.Store(MulAdd(over[part].i_from_i, i[part], access.Load(row, part)), state.i_next,
-                       part);
-        }
-        break;
+    if (!quiet.all()) {
+      Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
+        access.Store(v[part], state.v, part);
+        access.Store(i[part], state.i, part);
+        access.Store(v_end[part], state.v_next, part);
+      });
+      std::uint64_t high = 0;
+      Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
+        high |= static_cast<std::uint64_t>(LaneBits<R>(v_end[part] >= bar[part])) << part * kWidth;
+      });
+      high &= ~std::uint64_t{0} >> (64 - n);
+      const std::uint64_t may_cross = MarkCrossing<R>(high, solutions, k, thresholds, state);
+      if (may_cross != 0) {
+        Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
+          access.Store(MulAdd(decay[part], i[part], access.Load(row, part)), state.i_next, part);
+        });
+        return {k, may_cross};
       }
     }
-    for (int part = 0; part < kParts; ++part) {
+    Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
       v[part] = v_end[part];
-      i[part] = MulAdd(over[part].i_from_i, i[part], access.Load(row, part));
-    }
+      i[part] = MulAdd(decay[part], i[part], access.Load(row, part));
+    });
   }
-  for (int part = 0; part < kParts; ++part) {
+  Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
     access.Store(v[part], state.v, part);
     access.Store(i[part], state.i, part);
-  }
-  return passed;
+  });
+  return {k, 0};
 }
 
 }  // namespace internal
@@ -140,15 +200,16 @@ JAXSNN_NOINLINE Passed PassQuietIn(std::int64_t n, const Solutions& solutions, s
 // neurons than those of narrow layers and blocks stay where they are, and so do all in front of an
 // interval without a solution.
 template <class R, class Solutions>
-Passed PassQuiet(std::int64_t n, const Solutions& solutions, std::int64_t begin, std::int64_t end,
-                 const std::int32_t* index, const R* weights, std::int64_t row_size,
-                 const R* threshold, const StateLanes<R>& state) {
+Passed PassQuiet(std::int64_t n, const Solutions& solutions, const Dips<R>& dips,
+                 std::int64_t begin, std::int64_t end, const std::int32_t* index, const R* weights,
+                 std::int64_t row_size, const R* threshold, const StateLanes<R>& state) {
   const auto pass = [&](auto kernel) {
-    return kernel(n, solutions, begin, end, index, weights, row_size, threshold, state);
+    return kernel(n, solutions, dips, begin, end, index, weights, row_size, threshold, state);
   };
   if (n == 0) return {begin, 0};
   if (n <= 4) return pass(internal::PassQuietIn<R, 4, SomeLanes, Solutions>);
-  if (n <= 8) return pass(internal::PassQuietIn<R, 8, SomeLanes, Solutions>);
+  if (n == 8) return pass(internal::PassQuietIn<R, 8, FullLanes, Solutions>);
+  if (n < 8) return pass(internal::PassQuietIn<R, 8, SomeLanes, Solutions>);
   if (n < 16) return pass(internal::PassQuietIn<R, 16, SomeLanes, Solutions>);
   if (n == 16) return pass(internal::PassQuietIn<R, 16, FullLanes, Solutions>);
   if (n == 32) return pass(internal::PassQuietIn<R, 32, FullLanes, Solutions>);
@@ -164,11 +225,13 @@ inline constexpr std::int64_t kMarked = 1;
 template <class R>
 std::uint32_t MayCrossBits(const PropagatorLanes<R>& p, bool, const R* v, const R* i,
                            const R* v_end, const R* threshold, const R* release, R now) {
-  return MayCross(*v, *i, *v_end, *p.i_from_i * *i, *threshold, *p.reach) | (*release > now);
+  return MayCross(*v, *i, *v_end, *p.i_from_i * *i, *threshold, *p.reach,
+                  Dip<R>(*p.v_from_v, *p.v_from_i)) |
+         (*release > now);
 }
 
 template <class R, class Solutions>
-Passed PassQuiet(std::int64_t, const Solutions&, std::int64_t begin, std::int64_t,
+Passed PassQuiet(std::int64_t, const Solutions&, const Dips<R>&, std::int64_t begin, std::int64_t,
                  const std::int32_t*, const R*, std::int64_t, const R*, const StateLanes<R>&) {
   return {begin, 0};
 }

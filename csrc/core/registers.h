@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #include "core/types.h"
 
@@ -41,6 +43,18 @@ struct Registers {
   }
 };
 
+// body(0), body(1), ... body(kCount - 1). Written out from the start, so that GCC keeps arrays of
+// vectors in registers, which it does not where it has to unroll a loop first; the body must be
+// inlined, too.
+template <class Body, int... kNumbers>
+JAXSNN_INLINE void Unroll(const Body& body, std::integer_sequence<int, kNumbers...>) {
+  (body(kNumbers), ...);
+}
+template <int kCount, class Body>
+JAXSNN_INLINE void Unroll(const Body& body) {
+  Unroll(body, std::make_integer_sequence<int, kCount>());
+}
+
 // The sum of kWidth numbers, halves added to halves.
 template <class R, int kWidth>
 JAXSNN_INLINE R SumLanes(const R* x) {
@@ -71,6 +85,47 @@ JAXSNN_INLINE bool AnyLane(const Comparison& comparison) {
   for (const std::uint64_t word : words.word) any |= word;
   return any != 0;
 }
+
+// Whether some vectors stay below others, each in all of its lanes.
+template <class Vector>
+class AllBelow {
+  using R = std::remove_cvref_t<decltype(std::declval<Vector>()[0])>;
+
+ public:
+#if defined(JAXSNN_ISA_avx512)
+  // One instruction each: a comparison in those lanes where the ones before held.
+  JAXSNN_INLINE void Add(const Vector& value, const Vector& bar) {
+    constexpr std::size_t kBytes = sizeof(Vector);
+    constexpr int kLess = _CMP_LT_OQ;
+    if constexpr (sizeof(R) == 4) {
+      if constexpr (kBytes == 64) below_ = _mm512_mask_cmp_ps_mask(below_, value, bar, kLess);
+      if constexpr (kBytes == 32) below_ = _mm256_mask_cmp_ps_mask(below_, value, bar, kLess);
+      if constexpr (kBytes == 16) below_ = _mm_mask_cmp_ps_mask(below_, value, bar, kLess);
+    } else {
+      if constexpr (kBytes == 64) below_ = _mm512_mask_cmp_pd_mask(below_, value, bar, kLess);
+      if constexpr (kBytes == 32) below_ = _mm256_mask_cmp_pd_mask(below_, value, bar, kLess);
+      if constexpr (kBytes == 16) below_ = _mm_mask_cmp_pd_mask(below_, value, bar, kLess);
+    }
+  }
+  JAXSNN_INLINE bool all() const { return below_ == kAll; }
+
+ private:
+  using Bits = std::conditional_t<sizeof(Vector) / sizeof(R) == 16, __mmask16, __mmask8>;
+  static constexpr Bits kAll = static_cast<Bits>((1u << (sizeof(Vector) / sizeof(R))) - 1);
+  Bits below_ = kAll;
+#else
+  JAXSNN_INLINE void Add(const Vector& value, const Vector& bar) {
+    const auto below = value < bar;
+    below_ = any_ ? below_ & below : below;
+    any_ = true;
+  }
+  JAXSNN_INLINE bool all() const { return !AnyLane(~below_); }
+
+ private:
+  decltype(std::declval<Vector>() < std::declval<Vector>()) below_{};
+  bool any_ = false;
+#endif
+};
 
 // In which lanes of a vector a comparison holds, as bits.
 template <class R, class Comparison>

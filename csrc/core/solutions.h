@@ -50,14 +50,12 @@ struct OwnSolutions {
   void Skip(std::int64_t n) { first += n; }
   template <class Access>
   JAXSNN_INLINE auto Over(std::int64_t k, const Access& access, int part) const {
-    const auto slow = access.Load(step.slow() + first, part),
-               gap = access.Load(step.gap() + first, part);
     const auto rate_mem = access.Load(step.rate_mem() + first, part);
-    const auto dt = static_cast<R>(Interval(k)) + decltype(slow){};
-    const auto p = Model::template Propagate<true>(slow, gap, rate_mem,
-                                                   access.Load(step.ratio() + first, part), dt);
-    return Solution<std::remove_const_t<decltype(slow)>>{p.v_from_v, p.v_from_i, p.i_from_i,
-                                                         dt * rate_mem};
+    const auto dt = static_cast<R>(Interval(k)) - decltype(rate_mem){};
+    const auto p =
+        Model::PropagateShort(rate_mem, access.Load(step.difference() + first, part), dt);
+    return Solution<std::remove_const_t<decltype(rate_mem)>>{p.v_from_v, p.v_from_i, p.i_from_i,
+                                                             dt * rate_mem};
   }
 };
 

@@ -25,6 +25,13 @@
 #define JAXSNN_INLINE inline
 #endif
 
+// The same for a lambda, behind its parameters.
+#if defined(__GNUC__)
+#define JAXSNN_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define JAXSNN_INLINE_LAMBDA
+#endif
+
 // For loops whose pointers must not be known to come from one object, as they are once inlined:
 // GCC forgets then that they do not overlap.
 #if defined(__GNUC__)

@@ -102,12 +102,11 @@ struct CubaLif {
   // v_from_i = (e^{-t/tau_mem} - e^{-t/tau_syn}) tau_syn / (tau_mem - tau_syn), written so that no
   // ratio of the time constants cancels digits, equality included: with the slower rate s and the
   // gap g >= 0 it is e^{-s t} (1 - e^{-g t}) / (g tau_mem), or e^{-s t} t / tau_mem.
-  // kIsShort: for dt below kShort of both time constants, of one neuron or of vectors of them.
-  template <bool kIsShort = false, class R>
+  template <class R>
   JAXSNN_HD JAXSNN_INLINE static Propagator<R> Propagate(const R& slow_rate, const R& gap_rate,
                                                          const R& rate_mem, const R& ratio,
                                                          const R& dt) {
-    const auto slow = DecayOver<kIsShort>(slow_rate * dt), gap = DecayOver<kIsShort>(gap_rate * dt);
+    const auto slow = DecayOver(slow_rate * dt), gap = DecayOver(gap_rate * dt);
     const R fast_kept = slow.kept * gap.kept, rising = gap.lost * ratio, equal = rate_mem * dt;
     const R v_from_i = slow.kept * (ratio > 0 ? rising : equal);
     const auto mem_slower = slow_rate == rate_mem;
@@ -115,6 +114,17 @@ struct CubaLif {
   }
   JAXSNN_HD JAXSNN_INLINE static Propagator<double> Propagate(const Constants& c, double dt) {
     return Propagate(c.slow, c.gap, c.rate_mem, c.ratio, dt);
+  }
+
+  // The same for dt below kShort of both time constants, of one neuron or of vectors of them,
+  // without cases: with the difference g = rate_syn - rate_mem of either sign, v_from_i is
+  // e^{-t/tau_mem} (1 - e^{-g t}) / (g tau_mem).
+  template <class T>
+  JAXSNN_HD JAXSNN_INLINE static Propagator<T> PropagateShort(const T& rate_mem,
+                                                              const T& difference, const T& dt) {
+    const T x = rate_mem * dt, d = difference * dt;
+    const T kept = ShortKept(x), rise = ShortRise(d);
+    return {kept, x * rise * kept, MulAdd(-(d * rise), kept, kept)};
   }
 
   template <class R>
