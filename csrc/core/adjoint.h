@@ -330,7 +330,7 @@ class ReverseSweep {
   // The same for a narrow layer in registers; false where there are none for it.
   bool RetraceNarrow([[maybe_unused]] Gradients<R>& gradients, [[maybe_unused]] std::int64_t from,
                      [[maybe_unused]] std::int64_t stop) {
-#if defined(__GNUC__)
+#if defined(JAXSNN_VECTORS)
     if (n_ > 16) return false;
     if (n_ <= 4) {
       RetraceInRegisters<4>(gradients, from, stop);
@@ -345,7 +345,7 @@ class ReverseSweep {
 #endif
   }
 
-#if defined(__GNUC__)
+#if defined(JAXSNN_VECTORS)
   // The adjoints of a narrow layer stay in registers from arrival to arrival. Lanes without a
   // neuron repeat the last one.
   template <int kWidth>

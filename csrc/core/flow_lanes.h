@@ -16,7 +16,7 @@ inline constexpr std::int64_t kFlowBlock = 64;
 
 namespace internal {
 
-template <class R, bool kUniform, bool kFused>
+template <class R, bool kUniform>
 JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
                                 const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
                                 const R* JAXSNN_RESTRICT threshold, const R* JAXSNN_RESTRICT row,
@@ -29,10 +29,10 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
   for (std::int64_t j = 0; j < n; ++j) {
     const R v_end = MulAdd(kUniform ? vv0 : vv[j], v[j], (kUniform ? vi0 : vi[j]) * i[j]);
     const R lower = (kUniform ? dip0 : Dip<R>(vv[j], vi[j])) * threshold[j];
-    any |= static_cast<Mask<R>>(v_end >= (lower < threshold[j] ? lower : threshold[j]));
+    const R highest = v[j] > v_end ? v[j] : v_end;
+    any |= static_cast<Mask<R>>(highest >= (lower < threshold[j] ? lower : threshold[j]));
     v_next[j] = v_end;
-    const R decay = kUniform ? ii0 : ii[j];
-    i_next[j] = kFused ? MulAdd(decay, i[j], row[j]) : decay * i[j] + row[j];
+    i_next[j] = MulAdd(kUniform ? ii0 : ii[j], i[j], row[j]);
   }
   return any;
 }
@@ -40,10 +40,9 @@ JAXSNN_INLINE Mask<R> FlowBlock(std::int64_t n, const PropagatorLanes<R>& p,
 }  // namespace internal
 
 // The free solution over a time step, shared by all or one for each neuron, and the row of weights
-// that arrives at its end. Says for every block whether any of its neurons, if none stands at its
-// threshold, may cross it on the way, see MayCross. kFused: the arrival in one rounding with the
-// flow.
-template <class R, bool kUniform, bool kFused>
+// that arrives at its end. Says for every block whether any of its neurons may cross its threshold
+// on the way, see MayCross.
+template <class R, bool kUniform>
 JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
                                 const R* JAXSNN_RESTRICT v, const R* JAXSNN_RESTRICT i,
                                 const R* JAXSNN_RESTRICT threshold, const R* JAXSNN_RESTRICT row,
@@ -52,17 +51,23 @@ JAXSNN_NOINLINE void FlowBlocks(std::int64_t n, const PropagatorLanes<R>& p,
   std::int64_t j = 0;
   for (; j + kFlowBlock <= n; j += kFlowBlock) {
     *may_cross++ =
-        internal::FlowBlock<R, kUniform, kFused>(kFlowBlock, kUniform ? p : p.At(j), v + j, i + j,
-                                                 threshold + j, row + j, v_next + j, i_next + j);
+        internal::FlowBlock<R, kUniform>(kFlowBlock, kUniform ? p : p.At(j), v + j, i + j,
+                                         threshold + j, row + j, v_next + j, i_next + j);
   }
-  *may_cross = internal::FlowBlock<R, kUniform, kFused>(
-      n - j, kUniform ? p : p.At(j), v + j, i + j, threshold + j, row + j, v_next + j, i_next + j);
+  *may_cross = internal::FlowBlock<R, kUniform>(n - j, kUniform ? p : p.At(j), v + j, i + j,
+                                                threshold + j, row + j, v_next + j, i_next + j);
 }
 
 template <class R>
 JAXSNN_NOINLINE void AddLanes(std::int64_t n, const R* JAXSNN_RESTRICT values,
                               R* JAXSNN_RESTRICT sum) {
-  for (std::int64_t j = 0; j < n; ++j) sum[j] += values[j];
+  using Lanes = Registers<R, kWideLanes<R>>;
+  constexpr std::int64_t kWidth = kWideLanes<R>;
+  std::int64_t j = 0;
+  for (; j + kWidth <= n; j += kWidth) {
+    Lanes::Store(Lanes::Load(sum + j) + Lanes::Load(values + j), sum + j);
+  }
+  for (; j < n; ++j) sum[j] += values[j];
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

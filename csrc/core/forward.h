@@ -284,10 +284,10 @@ class ForwardSweep {
   // may do something else than flow freely become walkers.
   void FlowAll(NeuronBlock<R>& block) {
     const PropagatorLanes<R> lanes = Solutions(block);
-    const auto flow = uniform_ ? FlowBlocks<R, true, true> : FlowBlocks<R, false, true>;
+    const auto flow = uniform_ ? FlowBlocks<R, true> : FlowBlocks<R, false>;
     flow(block.n, lanes, block.v, block.i, threshold_ + block.first, block.row, block.v_next,
          block.i_next, may_cross_);
-    const bool everywhere = block.span.last || refractory_ || block.at_threshold;
+    const bool everywhere = block.span.last || refractory_;
     for (std::int64_t begin = 0; begin < block.n; begin += kFlowBlock) {
       if (!everywhere && may_cross_[begin / kFlowBlock] == 0) continue;
       FindWalkers(block, uniform_ ? lanes : lanes.At(begin), begin);

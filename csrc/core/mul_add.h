@@ -50,7 +50,7 @@ using Lane = typename internal::LaneOf<T>::type;
 template <class T>
 concept IsVector = !std::is_same_v<T, Lane<T>>;
 
-#if defined(__GNUC__)
+#if defined(JAXSNN_VECTORS)
 
 // Lane by lane.
 template <IsVector Vector>

@@ -13,6 +13,7 @@
 
 #include "core/adjoint.h"
 #include "core/arrivals.h"
+#include "core/arrivals_ahead.h"
 #include "core/lanes.h"
 #include "core/network_forward.h"
 #include "core/parameter_lanes.h"
@@ -70,7 +71,8 @@ class NetworkReverse {
         n_(network.n_neurons),
         n_lanes_(PaddedLanes(n_)),
         uniform_(network.uniform_time_constants()),
-        arrivals_(arena, network, capacity),
+        ahead_(arena, network, capacity, uniform_),
+        arrivals_(ahead_.queue()),
         parameters_(arena, kParameters ? n_ : 0, uniform_) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
     for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_, &last_release_}) {
@@ -96,7 +98,7 @@ class NetworkReverse {
     Start(log, end, status, ct, views, gradients);
     double high = static_cast<double>(*end.time);
     for (;;) {
-      const double arrival = arrivals_.empty() ? -kNever : arrivals_.time();
+      const double arrival = ahead_.empty() ? -kNever : static_cast<double>(ahead_.first().time);
       const double probe = next_probe_ >= 0 ? ProbeTime(next_probe_) : -kNever;
       const bool first = arrival == -kNever && probe == -kNever;
       // Which arrivals of the time of a probe come behind it: those that a spike has caused.
@@ -109,7 +111,7 @@ class NetworkReverse {
       if (at_probe) {
         Probe(next_probe_--, views, gradients);
       } else {
-        Arrive(arrivals_.Pop(), gradients);
+        Arrive(ahead_.Pop(), gradients);
       }
     }
     Finish(gradients);
@@ -153,7 +155,7 @@ class NetworkReverse {
     const std::int64_t count = *end.count;
     next_spike_ = count - 1;
     const double end_time = static_cast<double>(*end.time);
-    arrivals_.Start(log.time, log.index, count, end_time);
+    ahead_.Start(log.time, log.index, count, end_time, constants_[0]);
     for (std::int64_t s = 0; s < count; ++s) {
       spike_gradient_[s] = static_cast<double>(ct.spike_time[s]);
     }
@@ -198,8 +200,8 @@ class NetworkReverse {
 
   // Whether the next arrival comes from a spike of its own time.
   bool IsCaused(const SpikeLog<R>& log) const {
-    if (arrivals_.empty() || !arrivals_.IsOwn(arrivals_.source())) return false;
-    return static_cast<double>(log.time[arrivals_.OwnOf(arrivals_.source())]) == arrivals_.time();
+    if (ahead_.empty() || !arrivals_.IsOwn(ahead_.first().source)) return false;
+    return log.time[arrivals_.OwnOf(ahead_.first().source)] == ahead_.first().time;
   }
 
   // All maxima that the loss depends on, in the order of time. Returns what it owes through them to
@@ -260,8 +262,8 @@ class NetworkReverse {
       if (peak > -kNever && peak >= low && peak >= spike && peak >= release) {
         VisitPeak(peaks_[--n_peaks_], high);
       } else if (spike >= release) {
-        const bool caused = at_arrival && spike == low && arrivals_.IsOwn(arrivals_.source()) &&
-                            arrivals_.OwnOf(arrivals_.source()) >= next_spike_;
+        const bool caused = at_arrival && spike == low && arrivals_.IsOwn(ahead_.first().source) &&
+                            arrivals_.OwnOf(ahead_.first().source) >= next_spike_;
         if (next_spike_ < 0 || spike < low || caused) return;
         VisitSpike(log, next_spike_--, high);
       } else {
@@ -392,14 +394,16 @@ class NetworkReverse {
         Move(visits_[m], low);
       }
     }
-    if (high > low) FlowAll(high - low);
+    if (high > low) FlowAll(low, high);
     for (std::int64_t m = 0; m < n_visits_; ++m) {
       if (slot_[visits_[m].neuron] != kNoIndex) Return(visits_[m]);
     }
   }
 
-  void FlowAll(double dt) {
-    const PropagatorLanes<R>& lanes = step_.Over(dt);
+  void FlowAll(double low, double high) {
+    const double dt = high - low;
+    const PropagatorLanes<R> lanes =
+        ahead_.HasSolution(high, low) ? ahead_.solution() : step_.Over(dt);
     for (std::int64_t j = 0; kParameters && j < (uniform_ ? 1 : n_); ++j) {
       parameters_.SetStep(j, constants_[j], dt);
     }
@@ -454,6 +458,7 @@ class NetworkReverse {
     } else {
       AddLanes(n_, i_, row_gradient);
     }
+    PrefetchNext(projection, own);
     if constexpr (kParameters) parameters_.Arrive(row);
     for (std::int64_t k = 0; k < n_clamps_; ++k) {
       const std::int64_t j = clamps_[k].neuron;
@@ -465,6 +470,19 @@ class NetworkReverse {
     }
     own.delays[projection.delay_row(source)] += static_cast<R>(sum);
     return sum;
+  }
+
+  // Where the gradient of the next arrival goes, if over the same projection: most rows come from a
+  // cache farther off.
+  void PrefetchNext([[maybe_unused]] const Projection<R>& projection,
+                    [[maybe_unused]] const ProjectionGradients<R>& own) const {
+#if defined(__GNUC__)
+    if (ahead_.empty()) return;
+    const std::int64_t source = ahead_.first().source;
+    if (&arrivals_.ProjectionOf(source) != &projection) return;
+    const R* const row = own.weights + arrivals_.RowOf(source) * n_;
+    for (std::int64_t j = 0; j < n_; j += 64 / sizeof(R)) __builtin_prefetch(row + j, 1);
+#endif
   }
 
   double ArriveAtSome(const Projection<R>& projection, const Arrival<R>& arrival,
@@ -518,7 +536,8 @@ class NetworkReverse {
   const Network<R>& p_;
   const std::int64_t n_, n_lanes_;
   const bool uniform_;
-  ArrivalQueue<R, Direction::kBackward> arrivals_;
+  ArrivalsAhead<Model, R> ahead_;
+  const ArrivalQueue<R, Direction::kBackward>& arrivals_;  // tells what sources are
   ParameterLanes<Model, R> parameters_;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *rate_mem_, *rate_syn_, *last_release_;

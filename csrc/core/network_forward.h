@@ -67,11 +67,12 @@ class NetworkForward {
         arrivals_(arena, network, populations.capacity()),
         maxima_(arena, n_) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, n_);
-    for (R** lane : {&v_, &i_, &v_next_, &i_next_, &threshold_, &tau_mem_, &release_, &wait_}) {
+    for (R** lane : {&v_, &i_, &v_next_, &i_next_, &threshold_, &scale_, &release_, &wait_}) {
       *lane = arena.Take<R>(n_lanes_);
     }
-    may_cross_ = arena.Take<Mask<R>>(n_ / kFlowBlock + 1);
     step_ = StepPropagators<Model, R>::Take(arena, uniform_, n_lanes_);
+    has_intervals_ = uniform_ && network.input.n_delays() == 1;
+    intervals_ = PropagatorLanes<R>::Take(arena, has_intervals_ ? network.queue.size + 1 : 0);
     for (std::int32_t** list : {&refractory_, &crossing_}) *list = arena.Take<std::int32_t>(n_);
     before_ = arena.Take<State>(n_);
     counts_ = arena.Take<std::int64_t>(populations.count);
@@ -82,6 +83,12 @@ class NetworkForward {
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end, const Views<R>& views) {
     constants_.Fill(p_);
     step_.Fill(n_lanes_, [this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
+    // Only those without a delay: the times of all arrivals are rounded.
+    has_intervals_ = has_intervals_ && *p_.input.delays == 0;
+    if (has_intervals_) {
+      const std::int64_t n_arrivals = p_.CountInputs(p_.t_max) - p_.queue.head;
+      FillIntervals<Model, R>(intervals_, constants_[0], p_.queue, n_arrivals, p_.time, p_.t_max);
+    }
     views_ = views;
     track_ = views.maximum.v != nullptr;
     Start(log);
@@ -120,7 +127,7 @@ class NetworkForward {
       i_[j] = p_.i[j];
       threshold_[j] = static_cast<R>(p_.threshold(j));
       any_tonic_ |= threshold_[j] < 0;
-      tau_mem_[j] = static_cast<R>(p_.tau_mem[j]);
+      scale_[j] = BoundScale<R>(p_.tau_mem[j]);
       release_[j] = p_.release[j];
       if (clamped) refractory_[n_refractory_++] = static_cast<std::int32_t>(j);
     }
@@ -128,7 +135,7 @@ class NetworkForward {
     for (std::int64_t j = n_; j < n_lanes_; ++j) {
       v_[j] = i_[j] = v_next_[j] = i_next_[j] = 0;
       threshold_[j] = static_cast<R>(kNever);
-      tau_mem_[j] = 1;
+      scale_[j] = 1;
     }
     arrivals_.Start(log.time, log.index, 0, p_.t_max);
     if (track_) maxima_.Start(v_, i_, now_);
@@ -171,7 +178,7 @@ class NetworkForward {
     const Projection<R>& projection = arrivals_.ProjectionOf(arrival.source);
     const std::int64_t source = arrivals_.RowOf(arrival.source);
     const R* const row = projection.row(source);
-    if (!projection.per_target()) return AddLanes(n_, row, i_);
+    if (!projection.per_target()) return ArriveLanes(n_, row, i_);
     const std::int32_t* const order = projection.order + projection.delay_row(source) * n_;
     for (std::int64_t k = arrival.begin; k < arrival.end; ++k) i_[order[k]] += row[order[k]];
   }
@@ -185,17 +192,37 @@ class NetworkForward {
     const Projection<R>& projection = arrivals_.ProjectionOf(arrivals_.source());
     if (projection.per_target()) return false;
     const R* const row = projection.row(arrivals_.RowOf(arrivals_.source()));
-    // Rounded as flow and arrival one after the other.
-    const auto flow = uniform_ ? FlowBlocks<R, true, false> : FlowBlocks<R, false, false>;
-    flow(n_, step_.Over(time - now_), v_, i_, threshold_, row, v_next_, i_next_, may_cross_);
-    Mask<R> any = 0;
-    for (std::int64_t block = 0; block <= n_ / kFlowBlock; ++block) any |= may_cross_[block];
-    if (any != 0) return quiet_ = false;
+    PrefetchNextInput();
+    const auto pass = uniform_ ? PassLanes<R, true> : PassLanes<R, false>;
+    if (!pass(SolutionTo(time), n_, v_, i_, threshold_, row, v_next_, i_next_)) {
+      return quiet_ = false;
+    }
     arrivals_.Pop();
     std::swap(v_, v_next_);
     std::swap(i_, i_next_);
     now_ = time;
     return true;
+  }
+
+  // The solution up to the next arrival.
+  PropagatorLanes<R> SolutionTo(double time) {
+    const std::int64_t source = arrivals_.source();
+    if (has_intervals_ && arrivals_.IsInput(source)) {
+      const std::int64_t entry = arrivals_.InputOf(source), k = entry - p_.queue.head;
+      if (k >= 0 && now_ == (k > 0 ? p_.queue.TimeAt(entry - 1) : p_.time)) return intervals_.At(k);
+    }
+    return step_.Over(time - now_);
+  }
+
+  // The weights of the next input: most come from a cache farther off.
+  void PrefetchNextInput() const {
+#if defined(__GNUC__)
+    if (!arrivals_.IsInput(arrivals_.source())) return;
+    const std::int64_t next = arrivals_.InputOf(arrivals_.source()) + 1;
+    if (next == p_.queue.size || p_.queue.index[next] == kNoIndex) return;
+    const R* const row = p_.input.row(p_.queue.index[next]);
+    for (std::int64_t j = 0; j < n_; j += 64 / sizeof(R)) __builtin_prefetch(row + j);
+#endif
   }
 
   double ProbeTime() const {
@@ -220,7 +247,7 @@ class NetworkForward {
     Crossing first{kNever, 0};
     double limit = horizon - now_;
     const auto bound = any_tonic_ ? BoundCrossings<R, true> : BoundCrossings<R, false>;
-    const Soonest<R> likely = bound(n_lanes_, v_, i_, threshold_, tau_mem_, wait_);
+    const Soonest<R> likely = bound(n_lanes_, v_, i_, threshold_, scale_, wait_);
     if (static_cast<double>(likely.time) > limit) return first;
     const auto solve = [&](std::int64_t j) {
       const Crossing crossing = CrossingOf(j, horizon);
@@ -398,9 +425,10 @@ class NetworkForward {
   ArrivalQueue<R, Direction::kForward> arrivals_;
   MaximumTracker<Model, R> maxima_;
   ConstantsTable<Model, R> constants_;
-  R *v_, *i_, *v_next_, *i_next_, *threshold_, *tau_mem_, *release_, *wait_;
-  Mask<R>* may_cross_;
+  R *v_, *i_, *v_next_, *i_next_, *threshold_, *scale_, *release_, *wait_;
   StepPropagators<Model, R> step_;
+  PropagatorLanes<R> intervals_;  // between the inputs, if `has_intervals_`
+  bool has_intervals_;
   std::int32_t *refractory_, *crossing_;
   State* before_;
   std::int64_t* counts_;

@@ -161,38 +161,46 @@ class StepPropagators {
 
 namespace internal {
 
-// Intervals 1 to n, interval k from time[k - 1] to time[k].
 template <class Model, class R>
-JAXSNN_NOINLINE void FillInnerIntervals(std::int64_t n, const typename Model::Constants& shared,
-                                        const R* JAXSNN_RESTRICT time, R* JAXSNN_RESTRICT v_from_v,
-                                        R* JAXSNN_RESTRICT v_from_i, R* JAXSNN_RESTRICT i_from_i,
-                                        R* JAXSNN_RESTRICT reach) {
+JAXSNN_NOINLINE void PropagateEach(std::int64_t n, const double* JAXSNN_RESTRICT dt,
+                                   const typename Model::Constants& shared,
+                                   R* JAXSNN_RESTRICT v_from_v, R* JAXSNN_RESTRICT v_from_i,
+                                   R* JAXSNN_RESTRICT i_from_i, R* JAXSNN_RESTRICT reach) {
   const typename Model::Constants constants = shared;
-  for (std::int64_t k = 1; k <= n; ++k) {
-    const double dt = static_cast<double>(time[k]) - static_cast<double>(time[k - 1]);
-    const auto p = Model::Propagate(constants, dt);
+  for (std::int64_t k = 0; k < n; ++k) {
+    const auto p = Model::Propagate(constants, dt[k]);
     v_from_v[k] = static_cast<R>(p.v_from_v);
     v_from_i[k] = static_cast<R>(p.v_from_i);
     i_from_i[k] = static_cast<R>(p.i_from_i);
-    reach[k] = static_cast<R>(dt * constants.rate_mem);
+    reach[k] = static_cast<R>(dt[k] * constants.rate_mem);
   }
 }
 
 }  // namespace internal
 
+// The solutions over n intervals.
+template <class Model, class R>
+void PropagateEach(std::int64_t n, const double* dt, const typename Model::Constants& constants,
+                   const PropagatorLanes<R>& lanes) {
+  internal::PropagateEach<Model>(n, dt, constants, lanes.v_from_v, lanes.v_from_i, lanes.i_from_i,
+                                 lanes.reach);
+}
+
 // Interval k ends at queue entry head + k; the last one, number `n_arrivals`, at `end`.
 template <class Model, class R>
 void FillIntervals(PropagatorLanes<R> lanes, const typename Model::Constants& constants,
                    const SpikeQueue<R>& queue, std::int64_t n_arrivals, double begin, double end) {
-  const R* const time = queue.time + queue.head;
-  double last = begin;
-  if (n_arrivals > 0) {
-    lanes.template Set<Model>(0, constants, static_cast<double>(time[0]) - begin);
-    internal::FillInnerIntervals<Model>(n_arrivals - 1, constants, time, lanes.v_from_v,
-                                        lanes.v_from_i, lanes.i_from_i, lanes.reach);
-    last = static_cast<double>(time[n_arrivals - 1]);
+  constexpr std::int64_t kSome = 64;
+  double dt[kSome], last = begin;
+  for (std::int64_t k = 0; k <= n_arrivals; k += kSome) {
+    const std::int64_t n = std::min(kSome, n_arrivals + 1 - k);
+    for (std::int64_t l = 0; l < n; ++l) {
+      const double time = k + l < n_arrivals ? queue.TimeAt(queue.head + k + l) : end;
+      dt[l] = time - last;
+      last = time;
+    }
+    PropagateEach<Model>(n, dt, constants, lanes.At(k));
   }
-  lanes.template Set<Model>(n_arrivals, constants, end - last);
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

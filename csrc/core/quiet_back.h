@@ -12,7 +12,7 @@ namespace jaxsnn::inline JAXSNN_ISA {
 
 namespace internal {
 
-#if defined(__GNUC__)
+#if defined(JAXSNN_VECTORS)
 // kNeurons, whose adjoints stay in registers.
 template <int kNeurons, class R, class Solutions>
 JAXSNN_NOINLINE void FlowBackIn(const Solutions& solutions, std::int64_t from, std::int64_t stop,
@@ -71,7 +71,7 @@ template <class R, class Solutions>
 void FlowBackOverArrivals(std::int64_t n, Solutions solutions, std::int64_t from, std::int64_t stop,
                           const std::int32_t* index, std::int64_t row_size, R* gradients, R* v,
                           R* i) {
-#if defined(__GNUC__)
+#if defined(JAXSNN_VECTORS)
   const auto pass = [&](auto kernel, std::int64_t width) {
     for (; n >= width; n -= width) {
       kernel(solutions, from, stop, index, row_size, gradients, v, i);

@@ -79,7 +79,7 @@ struct Passed {
   std::uint64_t may_cross;
 };
 
-#if defined(__GNUC__)
+#if defined(JAXSNN_VECTORS)
 
 // How many neurons are marked at a time.
 template <class R>

@@ -1,8 +1,9 @@
 // Short vectors that the compiler keeps in registers, for loops whose every step needs the one
-// before. GCC and clang have them; where they are missing, loops over arrays do the same work.
+// before. GCC and clang have them; where they are missing, vectors are single numbers.
 #ifndef JAXSNN_CORE_REGISTERS_H_
 #define JAXSNN_CORE_REGISTERS_H_
 
+#include <algorithm>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -12,8 +13,9 @@
 
 #include "core/types.h"
 
-#if defined(__GNUC__)
 namespace jaxsnn::inline JAXSNN_ISA {
+
+#if defined(JAXSNN_VECTORS)
 
 // The size of a register.
 #if defined(JAXSNN_ISA_avx512)
@@ -36,37 +38,25 @@ struct Registers {
   JAXSNN_INLINE static void Store(const type& vector, R* data) {
     std::memcpy(data, &vector, sizeof(vector));
   }
+  // The first n numbers, and zeros.
+  JAXSNN_INLINE static type LoadSome(const R* data, std::int64_t n) {
+#if defined(JAXSNN_ISA_avx512)
+    if constexpr (sizeof(type) == 32) {
+      const auto some = static_cast<__mmask8>((1u << n) - 1);
+      if constexpr (sizeof(R) == 4) return _mm256_maskz_loadu_ps(some, data);
+      if constexpr (sizeof(R) == 8) return _mm256_maskz_loadu_pd(some, data);
+    }
+#endif
+    R some[kWidth] = {};
+    std::memcpy(some, data, static_cast<std::size_t>(n) * sizeof(R));
+    return Load(some);
+  }
   JAXSNN_INLINE static type Gather(const R* data, const std::int64_t* index) {
     type vector{};
     for (int l = 0; l < kWidth; ++l) vector[l] = data[index[l]];
     return vector;
   }
 };
-
-// body(0), body(1), ... body(kCount - 1). Written out from the start, so that GCC keeps arrays of
-// vectors in registers, which it does not where it has to unroll a loop first; the body must be
-// inlined, too.
-template <class Body, int... kNumbers>
-JAXSNN_INLINE void Unroll(const Body& body, std::integer_sequence<int, kNumbers...>) {
-  (body(kNumbers), ...);
-}
-template <int kCount, class Body>
-JAXSNN_INLINE void Unroll(const Body& body) {
-  Unroll(body, std::make_integer_sequence<int, kCount>());
-}
-
-// The sum of kWidth numbers, halves added to halves.
-template <class R, int kWidth>
-JAXSNN_INLINE R SumLanes(const R* x) {
-  if constexpr (kWidth == 1) {
-    return x[0];
-  } else {
-    using Half = Registers<R, kWidth / 2>;
-    R sums[kWidth / 2];
-    Half::Store(Half::Load(x) + Half::Load(x + kWidth / 2), sums);
-    return SumLanes<R, kWidth / 2>(sums);
-  }
-}
 
 // Whether a comparison holds in any lane.
 template <class Comparison>
@@ -148,7 +138,76 @@ JAXSNN_INLINE std::uint32_t LaneBits(const Comparison& comparison) {
   return bits;
 }
 
-}  // namespace jaxsnn::inline JAXSNN_ISA
+#else
+
+inline constexpr std::size_t kRegisterBytes = 1;
+
+template <class R, int kWidth>
+struct Registers {
+  static_assert(kWidth == 1);
+  using type = R;
+
+  static R Load(const R* data) { return *data; }
+  static void Store(R value, R* data) { *data = value; }
+  static R LoadSome(const R* data, std::int64_t n) { return n > 0 ? *data : R(0); }
+};
+
+template <class R>
+class AllBelow {
+ public:
+  void Add(R value, R bar) { below_ &= value < bar; }
+  bool all() const { return below_; }
+
+ private:
+  bool below_ = true;
+};
+
 #endif
+
+// How many numbers a register takes; and one of those of 32 bytes, with which short loops between
+// scalar code start and end faster.
+template <class R>
+inline constexpr int kWideLanes =
+    static_cast<int>(std::max(kRegisterBytes / sizeof(R), std::size_t{1}));
+template <class R>
+inline constexpr int kLaneWidth = static_cast<int>(
+    std::max(std::min<std::size_t>(kRegisterBytes, 32) / sizeof(R), std::size_t{1}));
+template <class R>
+using LaneVector = Registers<R, kLaneWidth<R>>;
+
+// body(0), body(1), ... body(kCount - 1). Written out from the start, so that GCC keeps arrays of
+// vectors in registers, which it does not where it has to unroll a loop first; the body must be
+// inlined, too.
+template <class Body, int... kNumbers>
+JAXSNN_INLINE void Unroll(const Body& body, std::integer_sequence<int, kNumbers...>) {
+  (body(kNumbers), ...);
+}
+template <int kCount, class Body>
+JAXSNN_INLINE void Unroll(const Body& body) {
+  Unroll(body, std::make_integer_sequence<int, kCount>());
+}
+
+// kWidth numbers put together, halves with halves.
+template <class R, int kWidth, class Combine>
+JAXSNN_INLINE R CombineLanes(const R* x, const Combine& combine) {
+  if constexpr (kWidth == 1) {
+    return x[0];
+  } else {
+    using Half = Registers<R, kWidth / 2>;
+    R half[kWidth / 2];
+    Half::Store(combine(Half::Load(x), Half::Load(x + kWidth / 2)), half);
+    return CombineLanes<R, kWidth / 2>(half, combine);
+  }
+}
+template <class R, int kWidth>
+JAXSNN_INLINE R SumLanes(const R* x) {
+  return CombineLanes<R, kWidth>(x, [](auto a, auto b) { return a + b; });
+}
+template <class R, int kWidth>
+JAXSNN_INLINE R LeastLane(const R* x) {
+  return CombineLanes<R, kWidth>(x, [](auto a, auto b) { return a < b ? a : b; });
+}
+
+}  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_REGISTERS_H_

@@ -65,7 +65,7 @@ struct SingleLanes {
   JAXSNN_INLINE R Load(const R* data, int neuron) const { return data[neuron]; }
 };
 
-#if defined(__GNUC__)
+#if defined(JAXSNN_VECTORS)
 
 // Blocks of this many neurons and more, powers of two, are loaded as they lie.
 inline constexpr std::int64_t kNarrowest = 16;

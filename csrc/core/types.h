@@ -32,6 +32,11 @@
 #define JAXSNN_INLINE_LAMBDA
 #endif
 
+// Whether the compiler has vectors as types.
+#if defined(__GNUC__) && !defined(JAXSNN_NO_VECTORS)
+#define JAXSNN_VECTORS
+#endif
+
 // For loops whose pointers must not be known to come from one object, as they are once inlined:
 // GCC forgets then that they do not overlap.
 #if defined(__GNUC__)
