@@ -63,6 +63,11 @@ class Config(YinYangOptions):
     recurrent_std: float = _option(
         0.2, _not_negative, "recurrent: standard deviation of its initial weights, their mean is 0"
     )
+    between: str = _option(
+        "shared",
+        _choice("nearest", "shared"),
+        "where an input between two steps counts: in the nearest, or shared between both",
+    )
     method: str = _option(
         "euler", _choice(*METHODS), "euler, or exponential: the exact solution within a step"
     )
@@ -87,7 +92,7 @@ class Config(YinYangOptions):
         last = (self.n_steps - 1) * self.dt
         for name in ("t_late", "bias_time"):
             time = getattr(self, name)
-            if time is not None and time > last + self.dt / 2:
+            if time is not None and time > last + self.dt * (0.5 if self.between == "nearest" else 1e-6):
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(f"{flag} is {time}, expected at most {last:g}, the last step")
 
@@ -124,6 +129,7 @@ def load(config: Config) -> tuple[Examples, dict[str, Examples]]:
             dt=config.dt,
             t_late=config.t_late,
             bias_time=config.bias_time,
+            between=config.between,
         ),
     )
 
