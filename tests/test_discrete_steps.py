@@ -152,7 +152,10 @@ def test_both_forms_give_the_same_gradients_in_float32(name, recurrent):
         result = form(coefficients, state=state, surrogate=SURROGATES[name], **operands)
         return jnp.sum(of_spikes * result.spikes) + jnp.sum(of_voltage * result.voltage), result
 
-    both = [jax.jit(jax.value_and_grad(partial(loss, form=f), has_aux=True)) for f in FORMS.values()]
+    both = [
+        jax.jit(jax.value_and_grad(partial(loss, form=form), has_aux=True))
+        for form in FORMS.values()
+    ]
     ((_, own), gradient), ((_, other), expected) = (run(operands) for run in both)
     assert own.spikes.sum() > 2 * n_batch * n_neurons
     np.testing.assert_array_equal(own.spikes, other.spikes)

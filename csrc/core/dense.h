@@ -182,8 +182,8 @@ void MultiplyPanels(std::int64_t n_inner, std::int64_t n_columns, const R* JAXSN
       for (int r = 0; r < kRows; ++r) {
         const R x = left[k * kRows + r];
         for (std::int64_t l = 0; l < kWidth; ++l) {
-            tile[r][l] = MulAdd(x, panels[k * kWidth + l], tile[r][l]);
-          }
+          tile[r][l] = MulAdd(x, panels[k * kWidth + l], tile[r][l]);
+        }
       }
     }
     for (int r = 0; r < kRows; ++r) std::copy(tile[r], tile[r] + width, out[r] + first);

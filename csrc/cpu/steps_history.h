@@ -66,10 +66,9 @@ class StepsHistory {
       }
     }
     for (std::int64_t k = 0, begin = 0; k < n_left; begin = ends_[k++]) {
-      const auto factor = [&](std::int32_t at) {
-        return x(at / length_, first + at % length_)[k];
-      };
-      AddRows(n_neurons_, adjoints_, sorted_ + begin, ends_[k] - begin, factor, sums + k * n_neurons_);
+      const auto factor = [&](std::int32_t at) { return x(at / length_, first + at % length_)[k]; };
+      AddRows(n_neurons_, adjoints_, sorted_ + begin, ends_[k] - begin, factor,
+              sums + k * n_neurons_);
     }
   }
 

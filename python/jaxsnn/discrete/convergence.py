@@ -2,9 +2,10 @@
 
 One network, a hidden layer and a readout, runs event by event and in time steps of many lengths,
 with the same weights and input. Compared are the times of the hidden layer's spikes, the loss and
-its gradient. A spike of step k means that its neuron has crossed the threshold in the interval before,
-half a step earlier on average, and the reset is as late. The n-th spike of a neuron is late by its own
-rounding and that of the resets before, and counts at (k - n / 2) dt. Times are in seconds.
+its gradient. A spike of step k means that its neuron has crossed the threshold in the interval
+before, half a step earlier on average, and the reset is as late. The n-th spike of a neuron is late
+by its own rounding and that of the resets before, and counts at (k - n / 2) dt. Times are in
+seconds.
 """
 
 from __future__ import annotations

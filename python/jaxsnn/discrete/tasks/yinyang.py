@@ -90,9 +90,10 @@ class Config(YinYangOptions):
         if not self.v_reset < self.v_th:
             raise ValueError(f"--v-reset is {self.v_reset}, expected less than --v-th={self.v_th}")
         last = (self.n_steps - 1) * self.dt
+        latest = last + self.dt * (0.5 if self.between == "nearest" else 1e-6)
         for name in ("t_late", "bias_time"):
             time = getattr(self, name)
-            if time is not None and time > last + self.dt * (0.5 if self.between == "nearest" else 1e-6):
+            if time is not None and time > latest:
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(f"{flag} is {time}, expected at most {last:g}, the last step")
 
