@@ -112,11 +112,11 @@ DEFAULTS = Config(
     hidden_mean=0.0,
     hidden_std=0.7,
     output_mean=0.0,
-    output_std=0.2,
+    output_std=0.8,
     epochs=100,
     batch_size=64,
     learning_rate=1e-2,
-    lr_decay=0.97,
+    lr_decay=0.96,
 )
 
 
