@@ -165,6 +165,27 @@ def test_both_forms_give_the_same_gradients_in_float32(name, recurrent):
         assert distance <= 1e-6 * np.linalg.norm(expected[key]), (key, distance)
 
 
+@pytest.mark.parametrize("jump", ["after", "before"])
+@pytest.mark.usefixtures("x64")
+def test_gradients_of_many_inputs_and_steps(jump):
+    """More than the compiled form keeps at once on its way back."""
+    operands = problem(5, n_inputs=2000, n_neurons=7, n_steps=40, recurrent=True, refractory=0)
+    operands["inputs"] *= np.random.default_rng(0).random(operands["inputs"].shape) < 0.02
+    rng = np.random.default_rng(1)
+    of_spikes, of_voltage = rng.normal(size=(2, 40, 7))
+    trained = {key: jnp.asarray(operands[key]) for key in ("weights", "recurrent", "inputs", "i")}
+
+    def loss(trained, form):
+        result = call(form, operands | trained, surrogate=SURROGATES["superspike"], jump=jump)
+        return jnp.sum(of_spikes * result.spikes) + jnp.sum(of_voltage * result.voltage)
+
+    own, other = (jax.jit(jax.grad(partial(loss, form=form)))(trained) for form in FORMS.values())
+    for key, expected in other.items():
+        assert np.linalg.norm(expected) > 0
+        distance = np.linalg.norm(own[key] - expected)
+        assert distance <= 1e-12 * np.linalg.norm(expected), (key, distance)
+
+
 @pytest.mark.usefixtures("x64")
 def test_surrogates_equal_their_formulas():
     x = np.linspace(-3, 3, 241)

@@ -190,5 +190,12 @@ int main(int argc, char** argv) {
       }
     }
   }
+  // So many inputs, and neurons, that there is no room for all steps at once.
+  for (const bool jump_first : {false, true}) {
+    Compare<float>({2000, 7, true, 0.02, 0, 0, jump_first, true}, one, several);
+    Compare<double>({3, 2100, false, 0.3, 0, 0, jump_first, true}, one, several);
+    Transposed({2000, 7, false, 0.02, 0, 0, jump_first, false}, several);
+    Transposed({3, 2100, false, 0.3, 0, 0, jump_first, false}, several);
+  }
   return test::Report();
 }
