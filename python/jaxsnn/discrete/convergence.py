@@ -198,11 +198,10 @@ def _plot(found: dict[Method, list[Errors]], path: Path) -> None:
     times.loglog(STEPS, STEPS, ":", color="grey", label="dt")
     times.set(title="spike times", ylabel="mean error, s")
     losses.set(title="loss", ylabel="relative error")
-    gradients.set(title="gradient")
+    gradients.set(title="gradient", ylim=(None, 5))  # room for the legend
     for axes in (times, losses, gradients):
         axes.set_xlabel("time step, s")
-        place = "center left" if axes is gradients else "upper left"
-        axes.legend(fontsize="x-small", handlelength=3, loc=place)
+        axes.legend(fontsize="x-small", handlelength=3, loc="upper left")
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 

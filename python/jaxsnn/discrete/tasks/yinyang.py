@@ -14,7 +14,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxsnn.base.types import Array, LIFParameters
 from jaxsnn.discrete import surrogate
 from jaxsnn.discrete.decode import max_over_time, spike_count
-from jaxsnn.discrete.encode import spatio_temporal_encode
+from jaxsnn.discrete.encode import Between, spatio_temporal_encode
 from jaxsnn.discrete.layers import LI, LIF, Layer, RecurrentLIF
 from jaxsnn.discrete.loss import nll_loss, spike_count_regulariser
 from jaxsnn.event.leaky_integrate_and_fire import RecurrentWeights
@@ -130,7 +130,7 @@ def load(config: Config) -> tuple[Examples, dict[str, Examples]]:
             dt=config.dt,
             t_late=config.t_late,
             bias_time=config.bias_time,
-            between=config.between,
+            between=cast(Between, config.between),
         ),
     )
 
