@@ -225,6 +225,25 @@ class TestEncoders:
                 expected[b, step, channel] = 1
         np.testing.assert_array_equal(found, expected)
 
+    @pytest.mark.usefixtures("x64")
+    def test_shared_between_steps(self):
+        """One spike in all, at the right time on average, in two neighbouring steps."""
+        values = np.random.default_rng(0).random((40, 3))
+        values[0] = 0.0, 0.5, 1.0
+        found = np.asarray(
+            discrete.spatio_temporal_encode(
+                jnp.asarray(values), n_steps=5, dt=1e-3, t_late=4e-3, bias_time=2e-3,
+                between="shared",
+            )
+        )  # fmt: skip
+        np.testing.assert_allclose(found.sum(1), 1, rtol=1e-12)
+        times = np.concatenate((values * 4e-3, np.full((40, 1), 2e-3)), 1)
+        mean = np.einsum("bkc,k->bc", found, np.arange(5) * 1e-3)
+        np.testing.assert_allclose(mean, times, atol=1e-15)
+        distance = abs(times[:, None] - np.arange(5)[:, None] * 1e-3)
+        assert np.all(found[distance >= 1e-3] == 0)
+        assert found.min() >= 0
+
     def test_latency(self):
         currents = jnp.asarray([0.5, 1.0, 1.5, 3.0, 100.0])
         found = discrete.latency_encode(currents, n_steps=30, dt=1e-3, tau=20e-3)
@@ -278,6 +297,18 @@ class TestEncoders:
                     jnp.ones(2), n_steps=5, dt=1e-3, t_late=6e-3
                 ),
                 "t_late is 0.006, expected a time of the steps, from 0 to 0.004",
+            ),
+            (
+                lambda: discrete.spatio_temporal_encode(
+                    jnp.ones(2), n_steps=5, dt=1e-3, t_late=4.4e-3, between="shared"
+                ),
+                "t_late is 0.0044, expected a time of the steps, from 0 to 0.004",
+            ),
+            (
+                lambda: discrete.spatio_temporal_encode(
+                    jnp.ones(2), n_steps=5, dt=1e-3, t_late=1e-3, between="both"
+                ),
+                "between is 'both', expected 'nearest' or 'shared'",
             ),
             (
                 lambda: discrete.spatio_temporal_encode(

@@ -1,14 +1,18 @@
 """`jaxsnn.ops.lif_steps` against an independent simulation, and its two forms with each other."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsnn import LIFParameters
+from jaxsnn.discrete import step_coefficients
 from jaxsnn.discrete import surrogate as surrogates
 from jaxsnn.ops import StepCoefficients, StepState, lif_steps, lif_steps_reference
+from jaxsnn.ops._lif_steps import rest
 from oracle import steps as oracle
 
 FORMS = {"compiled": lif_steps, "reference": lif_steps_reference}
@@ -123,6 +127,63 @@ def test_gradients_equal_the_oracle(form, name):
             found = np.sum(np.asarray(gradient[key]) * direction[key])
             scale = np.abs(np.asarray(gradient[key]) * direction[key]).sum()
             assert abs(found - expected) <= 1e-12 * max(scale, abs(expected)), key
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("name", SURROGATES)
+def test_both_forms_give_the_same_gradients_in_float32(name, recurrent):
+    """To 1e-6 of a gradient's length, once spikes are the same and voltages equal to rounding."""
+    rng = np.random.default_rng(2)
+    n_batch, n_steps, n_inputs, n_neurons = 16, 60, 20, 50
+    coefficients = step_coefficients(LIFParameters(tau_mem=10e-3, tau_syn=5e-3, v_th=0.6), 5e-4)
+    coefficients = StepCoefficients(*(jnp.float32(value) for value in coefficients))
+    operands = {
+        "weights": 0.2 + 0.7 * rng.normal(size=(n_inputs, n_neurons)),
+        "inputs": rng.random((n_batch, n_steps, n_inputs)) < 0.03,
+    }
+    if recurrent:
+        operands["recurrent"] = 0.06 * rng.normal(size=(n_neurons, n_neurons))
+    operands = {key: jnp.asarray(x, jnp.float32) for key, x in operands.items()}
+    shape = (n_batch, n_steps, n_neurons)
+    of_spikes, of_voltage = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
+    state = rest(coefficients, n_neurons, jnp.float32)
+
+    def loss(operands, form):
+        result = form(coefficients, state=state, surrogate=SURROGATES[name], **operands)
+        return jnp.sum(of_spikes * result.spikes) + jnp.sum(of_voltage * result.voltage), result
+
+    both = [
+        jax.jit(jax.value_and_grad(partial(loss, form=form), has_aux=True))
+        for form in FORMS.values()
+    ]
+    ((_, own), gradient), ((_, other), expected) = (run(operands) for run in both)
+    assert own.spikes.sum() > 2 * n_batch * n_neurons
+    np.testing.assert_array_equal(own.spikes, other.spikes)
+    np.testing.assert_allclose(own.voltage, other.voltage, rtol=0, atol=1e-6)
+    for key, value in gradient.items():
+        distance = np.linalg.norm(value - expected[key])
+        assert distance <= 1e-6 * np.linalg.norm(expected[key]), (key, distance)
+
+
+@pytest.mark.parametrize("jump", ["after", "before"])
+@pytest.mark.usefixtures("x64")
+def test_gradients_of_many_inputs_and_steps(jump):
+    """More than the compiled form keeps at once on its way back."""
+    operands = problem(5, n_inputs=2000, n_neurons=7, n_steps=40, recurrent=True, refractory=0)
+    operands["inputs"] *= np.random.default_rng(0).random(operands["inputs"].shape) < 0.02
+    rng = np.random.default_rng(1)
+    of_spikes, of_voltage = rng.normal(size=(2, 40, 7))
+    trained = {key: jnp.asarray(operands[key]) for key in ("weights", "recurrent", "inputs", "i")}
+
+    def loss(trained, form):
+        result = call(form, operands | trained, surrogate=SURROGATES["superspike"], jump=jump)
+        return jnp.sum(of_spikes * result.spikes) + jnp.sum(of_voltage * result.voltage)
+
+    own, other = (jax.jit(jax.grad(partial(loss, form=form)))(trained) for form in FORMS.values())
+    for key, expected in other.items():
+        assert np.linalg.norm(expected) > 0
+        distance = np.linalg.norm(own[key] - expected)
+        assert distance <= 1e-12 * np.linalg.norm(expected), (key, distance)
 
 
 @pytest.mark.usefixtures("x64")

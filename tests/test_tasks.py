@@ -65,6 +65,13 @@ def test_program_leaves_its_results(program, tmp_path):
         rf"test accuracy {last:.2%} after 2 epochs, training took \d+\.\d s, "
         r"of which compilation \d+\.\d s\n"
     )
+    validation = [epoch["validation"]["accuracy"] for epoch in metrics]
+    test = [epoch["test"]["accuracy"] for epoch in metrics]
+    chosen = validation.index(max(validation))
+    line += (
+        f"test accuracy {test[chosen]:.2%} after epoch {chosen + 1}, the best on validation "
+        f"samples; {max(test):.2%} in the best epoch on test samples\n"
+    )
     assert re.fullmatch(line, done.stdout)
     assert "2/2" in done.stderr
     assert "spikes=" in done.stderr

@@ -1,6 +1,7 @@
 // Products with dense matrices and with a few of their rows. Every element is a sum in ascending
-// order of the inner index, whichever function computes it and on whatever instruction set: leaving
-// out terms that are zero changes nothing.
+// order of the inner index, with the same roundings, whichever function computes it: leaving out
+// terms that are zero changes nothing. Where all factors of a matrix are 0 or 1, as spikes are, the
+// instruction set changes nothing either.
 #ifndef JAXSNN_CORE_DENSE_H_
 #define JAXSNN_CORE_DENSE_H_
 
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "core/mul_add.h"
 #include "core/registers.h"
 #include "core/types.h"
 
@@ -78,25 +80,29 @@ JAXSNN_INLINE void Prefetch(std::int64_t n, const R* values) {
 
 template <class R>
 void AddScaled(std::int64_t n, R x, const R* JAXSNN_RESTRICT row, R* JAXSNN_RESTRICT sum) {
-  for (std::int64_t j = 0; j < n; ++j) sum[j] += x * row[j];
+  for (std::int64_t j = 0; j < n; ++j) sum[j] = MulAdd(x, row[j], sum[j]);
 }
 
-// sum += x[k] * matrix[k, :] for some rows k, one after the other.
 template <class R>
-void AddRows(std::int64_t n, const R* JAXSNN_RESTRICT matrix, const R* x, const std::int32_t* rows,
-             std::int64_t n_rows, R* JAXSNN_RESTRICT sum) {
+void AddFourScaled(std::int64_t n, R xa, const R* JAXSNN_RESTRICT a, R xb,
+                   const R* JAXSNN_RESTRICT b, R xc, const R* JAXSNN_RESTRICT c, R xd,
+                   const R* JAXSNN_RESTRICT d, R* JAXSNN_RESTRICT sum) {
+  for (std::int64_t j = 0; j < n; ++j) {
+    sum[j] = MulAdd(xd, d[j], MulAdd(xc, c[j], MulAdd(xb, b[j], MulAdd(xa, a[j], sum[j]))));
+  }
+}
+
+// sum += factor(k) * matrix[k, :] for some rows k, one after the other.
+template <class R, class Factor>
+void AddRows(std::int64_t n, const R* matrix, const std::int32_t* rows, std::int64_t n_rows,
+             const Factor& factor, R* sum) {
+  const auto row = [&](std::int64_t k) { return matrix + rows[k] * n; };
   std::int64_t k = 0;
   for (; k + 4 <= n_rows; k += 4) {
-    const R* JAXSNN_RESTRICT a = matrix + rows[k] * n;
-    const R* JAXSNN_RESTRICT b = matrix + rows[k + 1] * n;
-    const R* JAXSNN_RESTRICT c = matrix + rows[k + 2] * n;
-    const R* JAXSNN_RESTRICT d = matrix + rows[k + 3] * n;
-    const R xa = x[rows[k]], xb = x[rows[k + 1]], xc = x[rows[k + 2]], xd = x[rows[k + 3]];
-    for (std::int64_t j = 0; j < n; ++j) {
-      sum[j] = (((sum[j] + xa * a[j]) + xb * b[j]) + xc * c[j]) + xd * d[j];
-    }
+    AddFourScaled(n, factor(rows[k]), row(k), factor(rows[k + 1]), row(k + 1), factor(rows[k + 2]),
+                  row(k + 2), factor(rows[k + 3]), row(k + 3), sum);
   }
-  for (; k < n_rows; ++k) AddScaled(n, x[rows[k]], matrix + rows[k] * n, sum);
+  for (; k < n_rows; ++k) AddScaled(n, factor(rows[k]), row(k), sum);
 }
 
 // How many rows a product takes at a time, and how many columns.
@@ -144,23 +150,30 @@ void MultiplyPanels(std::int64_t n_inner, std::int64_t n_columns, const R* JAXSN
 #if defined(__GNUC__)
     constexpr int kLanes = static_cast<int>(kRegisterBytes / sizeof(R));
     constexpr int kVectors = static_cast<int>(kWidth) / kLanes;
-    using Vector = typename Registers<R, kLanes>::type;
-    Vector sums[kRows][kVectors] = {};
+    using Wide = Registers<R, kLanes>;
+    // All loops over sums are unrolled, which keeps them in registers.
+    typename Wide::type sums[kRows][kVectors] = {};
     for (std::int64_t k = 0; k < n_inner; ++k) {
-      Vector right[kVectors];
-      std::memcpy(right, panels + k * kWidth, sizeof(right));
+      typename Wide::type right[kVectors];
+#pragma GCC unroll 2
+      for (int c = 0; c < kVectors; ++c) {
+        right[c] = Wide::Load(panels + k * kWidth + c * kLanes);
+      }
 #pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
+        // Subtracting nothing leaves every number as it is, adding it would not.
+        const typename Wide::type x = left[k * kRows + r] - typename Wide::type{};
 #pragma GCC unroll 2
-        for (int c = 0; c < kVectors; ++c) sums[r][c] += left[k * kRows + r] * right[c];
+        for (int c = 0; c < kVectors; ++c) sums[r][c] = MulAdd(x, right[c], sums[r][c]);
       }
     }
-    if (width == kWidth) {
-      for (int r = 0; r < kRows; ++r) std::memcpy(out[r] + first, sums[r], sizeof(sums[r]));
-    } else {
-      R tile[kRows][kWidth];
-      std::memcpy(tile, sums, sizeof(tile));
-      for (int r = 0; r < kRows; ++r) std::copy(tile[r], tile[r] + width, out[r] + first);
+    R tile[kWidth];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      R* const row = width == kWidth ? out[r] + first : tile;
+#pragma GCC unroll 2
+      for (int c = 0; c < kVectors; ++c) Wide::Store(sums[r][c], row + c * kLanes);
+      if (width < kWidth) std::copy(tile, tile + width, out[r] + first);
     }
 #else
     R tile[kRows][kWidth];
@@ -168,7 +181,9 @@ void MultiplyPanels(std::int64_t n_inner, std::int64_t n_columns, const R* JAXSN
     for (std::int64_t k = 0; k < n_inner; ++k) {
       for (int r = 0; r < kRows; ++r) {
         const R x = left[k * kRows + r];
-        for (std::int64_t l = 0; l < kWidth; ++l) tile[r][l] += x * panels[k * kWidth + l];
+        for (std::int64_t l = 0; l < kWidth; ++l) {
+          tile[r][l] = MulAdd(x, panels[k * kWidth + l], tile[r][l]);
+        }
       }
     }
     for (int r = 0; r < kRows; ++r) std::copy(tile[r], tile[r] + width, out[r] + first);

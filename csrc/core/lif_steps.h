@@ -90,10 +90,11 @@ struct StepRecord {
   const R* fed_back;  // and to the spikes by way of recurrent connections
 };
 
-// Of (v, i) after the step: on return, before it.
+// From the adjoints of (v, i) after the step to those before it: of v in place, of i elsewhere.
 template <class R, SurrogateShape kShape, bool kHold>
 void StepLanesBackward(const StepLanes<R>& lanes, R slope, R scale, std::int64_t n,
-                       const StepRecord<R>& record, R* JAXSNN_RESTRICT av, R* JAXSNN_RESTRICT ai) {
+                       const StepRecord<R>& record, R* JAXSNN_RESTRICT av,
+                       const R* JAXSNN_RESTRICT ai, R* JAXSNN_RESTRICT ai_before) {
   const R* JAXSNN_RESTRICT leak = lanes.leak;
   const R* JAXSNN_RESTRICT drive = lanes.drive;
   const R* JAXSNN_RESTRICT decay = lanes.decay;
@@ -110,7 +111,7 @@ void StepLanesBackward(const StepLanes<R>& lanes, R slope, R scale, std::int64_t
     R voltage = ((u[j] > v_th[j] ? R(0) : av[j]) + ct_u[j]) + spike * slack;
     if constexpr (kHold) voltage = record.held[j] != 0 ? R(0) : voltage;
     av[j] = voltage - leak[j] * voltage;
-    ai[j] = decay[j] * ai[j] + drive[j] * voltage;
+    ai_before[j] = decay[j] * ai[j] + drive[j] * voltage;
   }
 }
 
@@ -119,7 +120,7 @@ struct StepGradients {
   double *leak, *drive, *decay, *v_th, *v_leak, *v_reset;
 };
 
-// Adds those of a step, before StepLanesBackward takes av and ai back: v is the voltage before the
+// Adds those of a step, before StepLanesBackward takes av back: v is the voltage before the
 // step, and `current` what drove it.
 template <class R, SurrogateShape kShape, bool kHold>
 void AddStepGradients(const StepLanes<R>& lanes, R slope, R scale, std::int64_t n,

@@ -11,6 +11,7 @@
 #include "core/math.h"
 #include "core/view.h"
 #include "cpu/lif_steps.h"
+#include "cpu/steps_history.h"
 #include "cpu/steps_plan.h"
 #include "cpu/steps_projection.h"
 
@@ -33,11 +34,11 @@ StepLanes<R> MakeLanes(const BatchSteps<R>& batch, std::int64_t example, R* room
 // What a worker needs for a block.
 template <class R>
 struct BackwardScratch {
-  R *lanes, *av, *ai, *fed, *fed_next, *product, *currents, *v, *i;
-  std::int32_t *held, *index;
+  R *lanes, *av, *fed, *fed_next, *product, *currents, *v, *i;
+  std::int32_t* held;
   double* sums;
-  std::int64_t* counts;
   R *recurrent_panels, *weight_panels;
+  StepsHistory<R> history;
   CurrentRows<R> rows;
 
   static BackwardScratch Take(Arena& arena, const BatchSteps<R>& batch,
@@ -45,10 +46,9 @@ struct BackwardScratch {
     const std::int64_t n = batch.n_neurons, k = batch.n_inputs;
     BackwardScratch s;
     s.lanes = arena.Take<R>(kProductRows * 6 * n);
-    for (R** row : {&s.av, &s.ai, &s.fed, &s.fed_next}) *row = arena.Take<R>(kProductRows * n);
+    for (R** row : {&s.av, &s.fed, &s.fed_next}) *row = arena.Take<R>(kProductRows * n);
     s.held = arena.Take<std::int32_t>(kProductRows * n);
-    s.index = arena.Take<std::int32_t>(kProductRows * std::max(n, k) + kIndexRoom);
-    s.counts = arena.Take<std::int64_t>(kProductRows);
+    s.history = StepsHistory<R>::Take(arena, batch);
     s.product = arena.Take<R>(kProductRows * std::max(n, k));
     s.recurrent_panels = arena.Take<R>(PanelsSize<R>(n, batch.n_sources));
     s.weight_panels = arena.Take<R>(gradients.want_inputs ? PanelsSize<R>(n, k) : 0);
@@ -96,7 +96,8 @@ class BlockSweep {
       const std::int64_t b = first_ + r;
       lanes_[r] = MakeLanes(batch_, b, s_.lanes + r * 6 * n_);
       std::copy_n(cotangents_.v[b], n_, s_.av + r * n_);
-      std::copy_n(cotangents_.i[b], n_, s_.ai + r * n_);
+      ai_[r] = s_.history.At(r, batch_.jump_first ? batch_.n_steps : batch_.n_steps - 1);
+      std::copy_n(cotangents_.i[b], n_, ai_[r]);
       std::fill_n(s_.fed + r * n_, n_, R(0));
       std::fill_n(s_.fed_next + r * n_, n_, R(0));
       if (!gradients_.want_parameters) continue;
@@ -127,58 +128,31 @@ class BlockSweep {
 
   // Takes what the loss owes to the currents to where they came from.
   void Project(std::int64_t t) {
-    const R* rows[kProductRows];
     R* out[kProductRows];
-    const R* inputs[kProductRows];
-    const R* spikes[kProductRows];
-    for (std::int64_t r = 0; r < size_; ++r) {
-      rows[r] = s_.ai + r * n_;
-      inputs[r] = batch_.inputs[first_ + r] + t * batch_.n_inputs;
-      spikes[r] = SpikesBefore(first_ + r, t);
-    }
-    AddOuter(batch_.n_inputs, inputs, rows, group_.weight_sums);
+    if (s_.history.Complete(t)) AddToWeights(t);
     if (batch_.n_sources > 0) {
-      AddOuter(batch_.n_sources, spikes, rows, group_.recurrent_sums);
       for (std::int64_t r = 0; r < size_; ++r) out[r] = s_.fed_next + r * n_;
-      MultiplyRows(size_, n_, n_, rows, s_.recurrent_panels, out, s_.product);
+      MultiplyRows(size_, n_, n_, ai_, s_.recurrent_panels, out, s_.product);
     }
     if (gradients_.want_inputs) {
       for (std::int64_t r = 0; r < size_; ++r) {
         out[r] = gradients_.inputs[first_ + r] + t * batch_.n_inputs;
       }
-      MultiplyRows(size_, n_, batch_.n_inputs, rows, s_.weight_panels, out, s_.product);
+      MultiplyRows(size_, n_, batch_.n_inputs, ai_, s_.weight_panels, out, s_.product);
     }
   }
 
-  // sums[k, :] += x[r][k] * rows[r] for all k, and r in ascending order.
-  void AddOuter(std::int64_t n_left, const R* const* x, const R* const* rows, R* sums) {
-    std::int64_t total = 0;
-    for (std::int64_t r = 0; r < size_; ++r) {
-      s_.counts[r] = FindNonzeros(n_left, x[r], s_.index + r * n_left);
-      total += s_.counts[r];
-    }
-    if (2 * total > size_ * n_left) return AddOuterByRow(n_left, x, sums);
-    for (std::int64_t r = 0; r < size_; ++r) {
-      const std::int32_t* const index = s_.index + r * n_left;
-      for (std::int64_t c = 0; c < s_.counts[r]; ++c) {
-        AddScaled(n_, x[r][index[c]], rows[r], sums + index[c] * n_);
-      }
-    }
-  }
-
-  // The same with a single visit of each row of the sums, for many nonzeros.
-  void AddOuterByRow(std::int64_t n_left, const R* const* x, R* sums) {
-    for (std::int64_t k = 0; k < n_left; ++k) {
-      R values[kProductRows];
-      std::int32_t index[kProductRows];
-      std::int64_t count = 0;
-      for (std::int64_t r = 0; r < size_; ++r) {
-        values[r] = x[r][k];
-        index[count] = static_cast<std::int32_t>(r);
-        count += values[r] != 0;
-      }
-      AddRows(n_, s_.ai, values, index, count, sums + k * n_);
-    }
+  // The gradients of the steps from `first` on that were kept.
+  void AddToWeights(std::int64_t first) {
+    const auto inputs = [this](std::int64_t r, std::int64_t t) {
+      return batch_.inputs[first_ + r] + t * batch_.n_inputs;
+    };
+    const auto spikes = [this](std::int64_t r, std::int64_t t) {
+      return SpikesBefore(first_ + r, t);
+    };
+    s_.history.AddOuter(size_, first, batch_.n_steps, batch_.n_inputs, inputs, group_.weight_sums);
+    if (batch_.n_sources == 0) return;
+    s_.history.AddOuter(size_, first, batch_.n_steps, n_, spikes, group_.recurrent_sums);
   }
 
   void StepBack(std::int64_t r, std::int64_t t) {
@@ -199,7 +173,7 @@ class BlockSweep {
     }
     const StepLanes<R>& lanes = lanes_[r];
     R* const av = s_.av + r * n_;
-    R* const ai = s_.ai + r * n_;
+    R* const ai = ai_[r];
     if (gradients_.want_parameters) {
       const R* v = batch_.v[b];
       if (t > 0) {
@@ -216,7 +190,8 @@ class BlockSweep {
     }
     const auto back =
         hold ? StepLanesBackward<R, kShape, true> : StepLanesBackward<R, kShape, false>;
-    back(lanes, slope(), scale(), n_, record, av, ai);
+    ai_[r] = s_.history.At(r, batch_.jump_first ? t : t - 1);
+    back(lanes, slope(), scale(), n_, record, av, ai, ai_[r]);
   }
 
   // Which neurons were held in step t.
@@ -235,7 +210,7 @@ class BlockSweep {
     for (std::int64_t r = 0; r < size_; ++r) {
       const std::int64_t b = first_ + r;
       std::copy_n(s_.av + r * n_, n_, gradients_.v[b]);
-      std::copy_n(s_.ai + r * n_, n_, gradients_.i[b]);
+      std::copy_n(ai_[r], n_, gradients_.i[b]);
       std::copy_n(s_.fed + r * n_, n_, gradients_.spikes[b]);
       if (!gradients_.want_parameters) continue;
       const StepGradients sums = Sums(r);
@@ -271,6 +246,7 @@ class BlockSweep {
   BackwardScratch<R>& s_;
   const std::int64_t first_, size_, n_;
   StepLanes<R> lanes_[kProductRows];
+  R* ai_[kProductRows];  // the adjoints of the currents, in the history
 };
 
 }  // namespace jaxsnn::inline JAXSNN_ISA::internal

@@ -44,7 +44,9 @@ class CurrentRows {
       const std::int64_t count = FindNonzeros(batch.n_sources, before, sources_);
       if (count == 0) return arriving;
       std::fill_n(fed_back_, batch.n_neurons, R(0));
-      AddRows(batch.n_neurons, batch.recurrent[example], before, sources_, count, fed_back_);
+      AddRows(
+          batch.n_neurons, batch.recurrent[example], sources_, count,
+          [&](std::int32_t source) { return before[source]; }, fed_back_);
       AddScaled(batch.n_neurons, R(1), fed_back_, arriving);
     }
     return arriving;
@@ -71,7 +73,9 @@ class CurrentRows {
     }
     for (std::int64_t r = 0; r < n_rows; ++r) {
       std::fill_n(out[r], n, R(0));
-      AddRows(n, weights, inputs[r], index_ + r * k, counts[r], out[r]);
+      AddRows(
+          n, weights, index_ + r * k, counts[r],
+          [&](std::int32_t input) { return inputs[r][input]; }, out[r]);
     }
   }
 

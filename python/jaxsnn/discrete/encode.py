@@ -5,6 +5,8 @@ Times are in seconds. Values are checked wherever they are known, as in `jaxsnn.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,9 @@ __all__ = [
 
 _MODULE = "jaxsnn.discrete.encode"
 
+#: What becomes of a spike between two steps.
+Between = Literal["nearest", "shared"]
+
 Steps = Float[Array, "*batch n_steps n_channels"]
 
 
@@ -38,8 +43,12 @@ def spatio_temporal_encode(
     dt: float,
     t_late: float,
     bias_time: float | None = None,
+    between: Between = "nearest",
 ) -> Steps:
-    """One spike per value ``x``, in the step that is nearest to the time ``x t_late``.
+    """One spike per value ``x``, at the time ``x t_late``.
+
+    A time between two steps counts in the nearer one, which loses what is finer than a step; or the
+    spike is shared between both steps in proportion, so that their mean is its time.
 
     Args:
         values: ``[*batch, n_features]`` floating point, in ``[0, 1]``.
@@ -47,17 +56,21 @@ def spatio_temporal_encode(
         dt: time step, s.
         t_late: spike time of the value 1, s.
         bias_time: spike time of an additional last channel, the same for all samples, s.
+        between: ``"nearest"`` or ``"shared"``.
 
     Returns:
-        ``[*batch, n_steps, n_channels]``, 1 where there is a spike.
+        ``[*batch, n_steps, n_channels]``, 1 where there is a spike, or two parts of it.
 
     Raises:
         ValueError: a value is NaN or outside ``[0, 1]``, or a spike would be after the last step.
     """
     where = f"{_MODULE}.spatio_temporal_encode"
     _check_steps(where, n_steps, dt)
+    if between not in ("nearest", "shared"):
+        raise ValueError(f"{where}: between is {between!r}, expected 'nearest' or 'shared'")
+    behind = 0.5 if between == "nearest" else 1e-6  # steps behind the last one
     for name, time in (("t_late", t_late), ("bias_time", bias_time)):
-        if time is not None and not 0 <= time <= (n_steps - 0.5) * dt:
+        if time is not None and not 0 <= time <= (n_steps - 1 + behind) * dt:
             raise ValueError(
                 f"{where}: {name} is {time}, expected a time of the steps, from 0 to "
                 f"{(n_steps - 1) * dt:g}"
@@ -67,7 +80,7 @@ def spatio_temporal_encode(
     if bias_time is not None:
         bias = jnp.full((*times.shape[:-1], 1), bias_time, times.dtype)
         times = jnp.concatenate((times, bias), -1)
-    return _one_hot(times, n_steps, dt)
+    return (_one_hot if between == "nearest" else _shared)(times, n_steps, dt)
 
 
 def latency_encode(
@@ -248,6 +261,11 @@ def spikes_from_steps(steps: Steps, *, n_spikes: int, dt: float) -> Spikes:
 def _one_hot(times: Shaped[Array, ...], n_steps: int, dt: float) -> Steps:
     step = jnp.round(times / dt)[..., None, :]
     return (step == jnp.arange(n_steps, dtype=times.dtype)[:, None]).astype(times.dtype)
+
+
+def _shared(times: Shaped[Array, ...], n_steps: int, dt: float) -> Steps:
+    distance = jnp.abs((times / dt)[..., None, :] - jnp.arange(n_steps, dtype=times.dtype)[:, None])
+    return jnp.maximum(1 - distance, 0)
 
 
 def _check_steps(where: str, n_steps: int, dt: float) -> None:

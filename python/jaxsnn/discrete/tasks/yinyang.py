@@ -14,7 +14,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxsnn.base.types import Array, LIFParameters
 from jaxsnn.discrete import surrogate
 from jaxsnn.discrete.decode import max_over_time, spike_count
-from jaxsnn.discrete.encode import spatio_temporal_encode
+from jaxsnn.discrete.encode import Between, spatio_temporal_encode
 from jaxsnn.discrete.layers import LI, LIF, Layer, RecurrentLIF
 from jaxsnn.discrete.loss import nll_loss, spike_count_regulariser
 from jaxsnn.event.leaky_integrate_and_fire import RecurrentWeights
@@ -63,6 +63,11 @@ class Config(YinYangOptions):
     recurrent_std: float = _option(
         0.2, _not_negative, "recurrent: standard deviation of its initial weights, their mean is 0"
     )
+    between: str = _option(
+        "shared",
+        _choice("nearest", "shared"),
+        "where an input between two steps counts: in the nearest, or shared between both",
+    )
     method: str = _option(
         "euler", _choice(*METHODS), "euler, or exponential: the exact solution within a step"
     )
@@ -85,9 +90,10 @@ class Config(YinYangOptions):
         if not self.v_reset < self.v_th:
             raise ValueError(f"--v-reset is {self.v_reset}, expected less than --v-th={self.v_th}")
         last = (self.n_steps - 1) * self.dt
+        latest = last + self.dt * (0.5 if self.between == "nearest" else 1e-6)
         for name in ("t_late", "bias_time"):
             time = getattr(self, name)
-            if time is not None and time > last + self.dt / 2:
+            if time is not None and time > latest:
                 flag = "--" + name.replace("_", "-")
                 raise ValueError(f"{flag} is {time}, expected at most {last:g}, the last step")
 
@@ -106,11 +112,11 @@ DEFAULTS = Config(
     hidden_mean=0.0,
     hidden_std=0.7,
     output_mean=0.0,
-    output_std=0.2,
+    output_std=0.8,
     epochs=100,
     batch_size=64,
     learning_rate=1e-2,
-    lr_decay=0.97,
+    lr_decay=0.96,
 )
 
 
@@ -124,6 +130,7 @@ def load(config: Config) -> tuple[Examples, dict[str, Examples]]:
             dt=config.dt,
             t_late=config.t_late,
             bias_time=config.bias_time,
+            between=cast(Between, config.between),
         ),
     )
 

@@ -158,6 +158,7 @@ def _run(program: str, config: Options, task: Task, out: Path | None, with_healt
     _log.info("%s", config)
 
     seconds = compile_seconds = 0.0
+    accuracies: dict[str, list[float]] = {name: [] for name in held_out}
     epoch = health = None
     try:
         with (
@@ -189,6 +190,8 @@ def _run(program: str, config: Options, task: Task, out: Path | None, with_healt
                         f"{epoch.non_finite} batches with a gradient that is not finite"
                     )
                 results.add(epoch, facts)
+                for name, metrics in epoch.held_out.items():
+                    accuracies[name].append(metrics.accuracy)
                 seconds += epoch.seconds
                 compile_seconds += epoch.compile_seconds
                 bar.set_postfix(_postfix(epoch), refresh=False)
@@ -207,7 +210,18 @@ def _run(program: str, config: Options, task: Task, out: Path | None, with_healt
         f"test accuracy {epoch.held_out['test'].accuracy:.2%} after {epoch.number} epochs, "
         f"training took {seconds:.1f} s, of which compilation {compile_seconds:.1f} s"
     )
+    if "validation" in accuracies:
+        print(_best(accuracies["validation"], accuracies["test"]))
     return 0
+
+
+def _best(validation: Sequence[float], test: Sequence[float]) -> str:
+    """What the epoch that validation samples choose has reached."""
+    chosen = validation.index(max(validation))
+    return (
+        f"test accuracy {test[chosen]:.2%} after epoch {chosen + 1}, the best on validation "
+        f"samples; {max(test):.2%} in the best epoch on test samples"
+    )
 
 
 def _train(
