@@ -5,7 +5,7 @@
 
 namespace jaxsnn {
 
-// Results do not depend on it, to the last bit.
+// Results are the same bits on the last two, and differ from those of the first by rounding.
 enum class Isa { kBaseline, kAvx2, kAvx512 };
 
 // The best set of this build that the processor runs.
