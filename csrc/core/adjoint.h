@@ -204,7 +204,8 @@ class ReverseSweep {
     R* JAXSNN_RESTRICT pending = pending_release_;
     const R now = *end.time;
     for (std::int64_t b = 0; b < n_; ++b) {
-      v[b] = end_release[b] > now ? R(0) : ct_v[b];
+      const R a_v = ct_v[b];  // read in any case, so that there is no branch
+      v[b] = end_release[b] > now ? R(0) : a_v;
       i[b] = ct_i[b];
       pending[b] = ct_release[b];
       release_gradient[b] = 0;

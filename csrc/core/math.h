@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "core/mul_add.h"
+#include "core/registers.h"
 #include "core/types.h"
 
 namespace jaxsnn::inline JAXSNN_ISA {
@@ -118,14 +119,22 @@ JAXSNN_HD JAXSNN_INLINE R NextUp(R x) {
 // The sum of term(0) ... term(n - 1), in eight partial sums that a vector can hold: the order is
 // the same everywhere.
 template <class Term>
-JAXSNN_HD JAXSNN_INLINE double SumOf(std::int64_t n, const Term& term) {
-  constexpr int kLanes = 8;
-  double part[kLanes] = {};
-  std::int64_t k = 0;
-  for (; k + kLanes <= n; k += kLanes) {
-    for (int l = 0; l < kLanes; ++l) part[l] += term(k + l);
+JAXSNN_INLINE double SumOf(std::int64_t n, const Term& term) {
+  constexpr std::int64_t kLanes = 8, kSome = 64;
+  double part[kLanes] = {}, some[kSome];
+  for (std::int64_t k = 0; k < n; k += kSome) {
+    const std::int64_t m = n - k < kSome ? n - k : kSome;
+    for (std::int64_t l = 0; l < m; ++l) some[l] = term(k + l);
+    for (std::int64_t l = m; l % kLanes != 0; ++l) some[l] = 0;
+#if defined(JAXSNN_VECTORS)
+    using Lanes = Registers<double, kLanes>;
+    auto sum = Lanes::Load(part);
+    for (std::int64_t l = 0; l < m; l += kLanes) sum += Lanes::Load(some + l);
+    Lanes::Store(sum, part);
+#else
+    for (std::int64_t l = 0; l < m; ++l) part[l % kLanes] += some[l];
+#endif
   }
-  for (int l = 0; k + l < n; ++l) part[l] += term(k + l);
   return ((part[0] + part[4]) + (part[2] + part[6])) + ((part[1] + part[5]) + (part[3] + part[7]));
 }
 

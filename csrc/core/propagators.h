@@ -191,16 +191,18 @@ template <class Model, class R>
 void FillIntervals(PropagatorLanes<R> lanes, const typename Model::Constants& constants,
                    const SpikeQueue<R>& queue, std::int64_t n_arrivals, double begin, double end) {
   constexpr std::int64_t kSome = 64;
-  double dt[kSome], last = begin;
-  for (std::int64_t k = 0; k <= n_arrivals; k += kSome) {
-    const std::int64_t n = std::min(kSome, n_arrivals + 1 - k);
-    for (std::int64_t l = 0; l < n; ++l) {
-      const double time = k + l < n_arrivals ? queue.TimeAt(queue.head + k + l) : end;
-      dt[l] = time - last;
-      last = time;
+  double dt[kSome];
+  const R* const time = queue.time + queue.head;
+  for (std::int64_t k = 0; k < n_arrivals; k += kSome) {
+    const std::int64_t n = std::min(kSome, n_arrivals - k);
+    dt[0] = static_cast<double>(time[k]) - (k > 0 ? static_cast<double>(time[k - 1]) : begin);
+    for (std::int64_t l = 1; l < n; ++l) {
+      dt[l] = static_cast<double>(time[k + l]) - static_cast<double>(time[k + l - 1]);
     }
     PropagateEach<Model>(n, dt, constants, lanes.At(k));
   }
+  const double last = n_arrivals > 0 ? static_cast<double>(time[n_arrivals - 1]) : begin;
+  lanes.template Set<Model>(n_arrivals, constants, end - last);
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA
