@@ -3,8 +3,9 @@
 // No neuron of the population hears another, so each meets the same sorted input and no event queue
 // is needed: neurons go side by side from arrival to arrival in loops that vectorise, a cheap test
 // finds the few that may cross the threshold in between, and only for these is a crossing solved.
-// Where arrivals are many, blocks of neurons that fit into registers go through the whole window
-// one after the other; else all neurons are one block.
+// Where arrivals are many, blocks of neurons that fit into registers go through the whole window,
+// some of them in turns: each up to its next neurons that may cross, and the crossings of all of
+// them side by side. Else all neurons are one block.
 #ifndef JAXSNN_CORE_FORWARD_H_
 #define JAXSNN_CORE_FORWARD_H_
 

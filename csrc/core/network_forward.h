@@ -1,8 +1,8 @@
 // The forward sweep of a network with delays and recurrent connections over one example.
 //
 // One event after the other: all neurons go side by side to the next arrival or to the first
-// crossing before it, in loops that vectorise. A bound on how soon a neuron can cross, one division
-// for each, leaves few whose crossing is solved.
+// crossing before it, in loops that vectorise. A bound on how soon a neuron can cross, one rough
+// division for each, leaves few whose crossing is solved.
 #ifndef JAXSNN_CORE_NETWORK_FORWARD_H_
 #define JAXSNN_CORE_NETWORK_FORWARD_H_
 
