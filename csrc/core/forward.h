@@ -142,7 +142,7 @@ class ForwardSweep {
   }
 
   // All neurons as one block. False: the log cannot hold all spikes, and `last_` is the one that
-  // fills it.
+  // fills it. When stopping there, a neuron that fires without end is left in the middle of it.
   bool RunAll(const SpikeLog<R>& log) {
     Start();
     n_blocks_ = 0;
@@ -152,7 +152,7 @@ class ForwardSweep {
       walk_.Go([this](std::int64_t) -> NeuronBlock<R>& { return blocks_[0]; },
                [&](const Spike& spike) { return pending_.Add(spike, log.capacity - count_); });
       outcome_ = walk_.outcome();
-      if (outcome_.failed() || !Commit(log)) return false;
+      if (outcome_.failed() || !(Commit(log) || stopping_)) return false;
       Leave();
     }
     return true;
