@@ -83,6 +83,15 @@ class Stage:
             for name, span in zip(self._names, itertools.pairwise(ends), strict=True)
         }
 
+    def spans(self) -> dict[str, slice]:
+        """The neurons of each population."""
+        ends = itertools.accumulate(self._sizes, initial=0)
+        return {n: slice(*s) for n, s in zip(self._names, itertools.pairwise(ends), strict=True)}
+
+    def own(self, name: str, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The part of a population of arrays along the neurons."""
+        return {key: value[..., self.spans()[name]] for key, value in values.items()}
+
     def per_neuron(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """An array per population, joined along the neurons."""
         return np.concatenate([values[name] for name in self._names], -1)

@@ -2,7 +2,8 @@
 
 The membranes are solved exactly in continuous time, as those of the model are, by the same ops with
 constants of its own for every neuron; only what is digital on the chip, events, goes by the clock.
-Defaults and their sources are in docs/hardware.md.
+What these ops do not know of, saturation, holdoff, and noise of events in a cycle of populations,
+is solved in steps of the clock instead.
 """
 
 from __future__ import annotations
@@ -18,92 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.base.types import LIFParameters, Spikes, initial_state
-from jaxsnn.event.hardware import transforms
+from jaxsnn.event.hardware import _clocked, _membranes, transforms
 from jaxsnn.event.hardware._stages import Stage, stages
+from jaxsnn.event.hardware.effects import EmulatorConfig
 from jaxsnn.event.hardware.errors import HardwareCapacityError, HardwareError
 from jaxsnn.event.hardware.spec import Calibration, NetworkSpec, RunRequest, RunResult
-from jaxsnn.event.hardware.validate import errors_of, validate
+from jaxsnn.event.hardware.validate import errors_of, only_trace, validate
 from jaxsnn.ops import Status, event_loop
 
-__all__ = ["EmulatedBackend", "EmulatorConfig"]
+__all__ = ["EmulatedBackend"]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmulatorConfig:
-    """The effects of a chip; 0, or None where there is no 0, switches one off.
-
-    Attributes:
-        quantised: whether weights are whole numbers of at most 63 LSB.
-        weight_scale: the strength of the synapses, LSB per unit of model weight.
-        synapse_gain_std: mismatch of the synapses, relative.
-        clock_hz: of all digital times: sent spikes are rounded to cycles, recorded ones down; None
-            for continuous time.
-        record_offset_cycles: latency of the recording.
-        delay_ext: from an input to the synapse, s.
-        delay_int: from a neuron to the synapse, s.
-        threshold_std: mismatch of thresholds, relative to the distance from the leak.
-        tau_mem_std: mismatch of membrane time constants, relative.
-        tau_syn_std: mismatch of synaptic time constants, relative.
-        v_leak_std: mismatch of the leak, relative to the distance from leak to threshold.
-        v_reset_std: likewise, of the reset.
-        threshold_trial_std: noise of each threshold from sample to sample, relative.
-        threshold_batch_std: noise of each threshold from run to run, relative.
-        jitter_std: of every spike, s.
-        jitter_bias: mean of it, s.
-        short_run_jitter: further jitter of runs below 50 us, s.
-        refractory_time: in steps of the chip's counter, s; None for that of the model, unrounded.
-        p_loss_record: probability that a spike is not recorded.
-        p_loss_chip: probability that a spike reaches nobody. In cycles, spikes among the neurons
-            are neither lost nor jittered on their way.
-        p_dead: probability that a neuron never fires.
-    """
-
-    quantised: bool = True
-    weight_scale: float = 56.0
-    synapse_gain_std: float = 0.0
-    clock_hz: float | None = transforms.CLOCK_HZ
-    record_offset_cycles: int = 50
-    delay_ext: float = 0.1e-6
-    delay_int: float = 0.4e-6
-    threshold_std: float = 0.10
-    tau_mem_std: float = 0.0
-    tau_syn_std: float = 0.0
-    v_leak_std: float = 0.0
-    v_reset_std: float = 0.0
-    threshold_trial_std: float = 0.015
-    threshold_batch_std: float = 0.015
-    jitter_std: float = 1e-7
-    jitter_bias: float = 0.0
-    short_run_jitter: float = 0.0
-    refractory_time: float | None = 30e-6
-    p_loss_record: float = 0.0
-    p_loss_chip: float = 0.0
-    p_dead: float = 0.0
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("jitter_bias", "quantised") or value is None:
-                continue
-            positive = field.name in ("weight_scale", "clock_hz")
-            if not (math.isfinite(value) and (value > 0 if positive else value >= 0)):
-                raise ValueError(
-                    f"EmulatorConfig: {field.name} is {value}, expected a number "
-                    f"{'> 0' if positive else '>= 0'}"
-                )
-            if field.name.startswith("p_") and value > 1:
-                raise ValueError(f"EmulatorConfig: {field.name} is {value}, expected a probability")
-
-    @staticmethod
-    def ideal(**changes: Any) -> EmulatorConfig:
-        """All effects off but the clock; ``changes`` are fields to set."""
-        off: dict[str, Any] = {
-            field.name: 0.0
-            for field in dataclasses.fields(EmulatorConfig)
-            if field.name not in ("weight_scale", "clock_hz")
-        }
-        off |= {"quantised": False, "record_offset_cycles": 0, "refractory_time": None}
-        return EmulatorConfig(**(off | changes))
+# How many spikes of a neuron have noise of their own, where it is drawn before they are known.
+_MOST_NOISES = 64
+_MADC_SAMPLES = 65535  # what the chip can take in a run
 
 
 class _Compiled(NamedTuple):
@@ -111,6 +39,22 @@ class _Compiled(NamedTuple):
     calibration: Calibration
     stages: list[Stage]
     simulate: Callable[..., Any]
+
+
+class _Found(NamedTuple):
+    """What a population did.
+
+    Attributes:
+        crossed: its neurons, in continuous time.
+        emitted: these spikes as all others see them, with jitter.
+        lost: which of them reach nobody.
+        constants: of its neurons, ``[1 or n_samples, n_neurons]``.
+    """
+
+    crossed: Spikes
+    emitted: Spikes
+    lost: np.ndarray
+    constants: dict[str, np.ndarray]
 
 
 class EmulatedBackend:
@@ -159,11 +103,10 @@ class EmulatedBackend:
     def run(self, compiled: _Compiled, request: RunRequest) -> RunResult:
         """Runs a batch; see `Backend`."""
         spec, config = compiled.spec, self.config
-        if request.traces:
-            raise HardwareError(
-                f"EmulatedBackend: traces are asked of {', '.join(request.traces)}, expected none: "
-                "the emulated chip records no membranes"
-            )
+        traced = only_trace(spec, request)
+        for name in request.cadc:
+            if name not in {p.name for p in spec.populations}:
+                raise ValueError(f"RunRequest: cadc has {name!r}, which is no population")
         dtype = np.asarray(next(iter(request.inputs.values())).time).dtype
         noise = _Noise(request.seed)
         heard = {
@@ -176,18 +119,19 @@ class EmulatedBackend:
             for p in spec.projections
         }
         heard = {n: _delayed(s, config.delay_ext, None) for n, s in heard.items()}
-        emitted: dict[str, Spikes] = {}
+        found: dict[str, _Found] = {}
         for stage in compiled.stages:
-            found = self._run_stage(compiled, stage, heard, weights, request, noise, dtype)
-            for name, exact in found.items():
-                spikes = self._jittered(name, exact, request.runtime, noise)
-                emitted[name] = spikes
-                lost = noise(f"chip {name}").random(spikes.time.shape) < config.p_loss_chip
-                heard[name] = _delayed(spikes, config.delay_int, lost)
+            own = self._run_stage(compiled, stage, heard, weights, request, noise, dtype)
+            for name, what in own.items():
+                heard[name] = _delayed(what.emitted, config.delay_int, what.lost)
+            found |= own
         results = {
-            p.name: self._recorded(p.name, emitted[p.name], p.n_spikes, request, compiled, noise)
+            p.name: self._recorded(
+                p.name, found[p.name].emitted, p.n_spikes, request, compiled, noise
+            )
             for p in spec.populations
         }
+        record = _Recorder(self.config, compiled, request, heard, weights, found, noise)
         return RunResult(
             spikes={
                 name: Spikes(spikes.time.astype(dtype), spikes.index)  # pyright: ignore
@@ -195,6 +139,8 @@ class EmulatedBackend:
             },
             n_recorded={name: n for name, (_, n, _) in results.items()},
             n_dropped={name: n for name, (_, _, n) in results.items()},
+            traces={} if traced is None else {traced[0]: record.madc(*traced)},
+            cadc={name: record.cadc(name) for name in request.cadc},
             meta={"backend": "emulated", "chip": self.chip, "samples": n_samples},
         )
 
@@ -270,12 +216,11 @@ class EmulatedBackend:
 
     def _run_stage(
         self, compiled: _Compiled, stage: Stage, heard, weights, request, noise, dtype
-    ) -> dict[str, Spikes]:
-        """The spikes of each population in continuous time."""
+    ) -> dict[str, _Found]:
         inputs = {name: heard[name] for name in stage.sources}
         n_samples = next(iter(inputs.values())).time.shape[0]
         constants = self._neurons(stage, n_samples, noise)
-        alive = constants.pop("alive")[0]
+        constants["clamped"] = np.maximum(constants["t_ref"] - self.config.holdoff_time, 0)
         own = {
             p.label: weights[p.label]
             for p in compiled.spec.projections
@@ -283,37 +228,81 @@ class EmulatedBackend:
         }
         shortest = float(constants["t_ref"].min())
         per_neuron = 8 if shortest == 0 else math.ceil(request.runtime / shortest) + 1
-        room = max(
-            sum(p.n_spikes for p in stage.populations), stage.n_neurons * min(per_neuron, 64)
-        )
-        setup = _Setup(stage, room, float(request.runtime), float(self.config.delay_int))
-        constants = {  # one for all neurons is faster
-            name: values.flat[0] if (values == values.flat[0]).all() else values
-            for name, values in constants.items()
-        }
-        with jax.enable_x64(dtype == np.float64):
-            cast = _cast((constants, own, inputs), dtype)
-            time, index, status = jax.device_get(compiled.simulate(setup, *cast, alive))
-        if np.any(status == int(Status.EVENT_CAPACITY)):
-            names = ", ".join(p.name for p in stage.populations)
-            raise HardwareError(
-                f"emulated chip: more than {room} spikes per sample of {names}, expected fewer: "
-                "the neurons fire in bursts, lower the weights or set refractory_time"
-            )
-        if np.any(status != int(Status.OK)):
-            raise HardwareError("emulated chip: weights or inputs are not finite")
-        spikes = _spikes(np.asarray(time, np.float64), index, index >= 0)
+        per_neuron = min(per_neuron, _MOST_NOISES)
+        if self._by_clock(stage, request.runtime):
+            found = self._in_steps(stage, constants, own, inputs, request, noise, per_neuron)
+        else:
+            room = max(sum(p.n_spikes for p in stage.populations), stage.n_neurons * per_neuron)
+            setup = _Setup(stage, room, float(request.runtime), float(self.config.delay_int))
+            spikes = _exact(compiled.simulate, setup, constants, own, inputs, dtype)
+            found = {}
+            for name, crossed in _split(stage, spikes).items():
+                emitted = self._jittered(name, crossed, request.runtime, noise)
+                lost = noise(f"chip {name}").random(emitted.time.shape) < self.config.p_loss_chip
+                found[name] = (crossed, emitted, lost)
         return {
-            name: Spikes(np.asarray(s.time), np.asarray(s.index))  # pyright: ignore
-            for name, s in _split(stage, spikes).items()
+            name: _Found(*what, stage.own(name, constants)) for name, what in found.items()
         }
 
-    def _jittered(self, name: str, spikes: Spikes, runtime: float, noise: _Noise) -> Spikes:
+    def _by_clock(self, stage: Stage, runtime: float) -> bool:
+        """Whether the exact solver lacks an effect that matters to a stage."""
         config = self.config
-        std = math.hypot(config.jitter_std, config.short_run_jitter if runtime < 50e-6 else 0.0)
+        noisy = self._jitter(runtime) > 0 or config.jitter_bias != 0 or config.p_loss_chip > 0
+        return config.i_max is not None or config.holdoff_time > 0 or (stage.recurrent and noisy)
+
+    def _in_steps(self, stage, constants, weights, inputs, request, noise, per_neuron):
+        """The spikes of each population by steps of the clock: crossed, emitted, lost."""
+        config = self.config
+        clock = config.clock_hz or transforms.CLOCK_HZ
+        n_samples = next(iter(inputs.values())).time.shape[0]
+        shape = (n_samples, stage.n_neurons, per_neuron)
+        # Spikes in a cycle change what comes, so that their noise is drawn before.
+        jitter, lost = np.zeros(shape), np.zeros(shape, bool)
+        begin = 0
+        for p in stage.populations:
+            some, size = slice(begin, begin + p.size), (n_samples, p.size, per_neuron)
+            normal = noise(f"jitter {p.name}").standard_normal(size)
+            jitter[:, some] = config.jitter_bias + self._jitter(request.runtime) * normal
+            lost[:, some] = noise(f"chip {p.name}").random(size) < config.p_loss_chip
+            begin += p.size
+        with jax.enable_x64(True):
+            incoming, recurrent = jax.tree.map(np.asarray, stage.weights(weights))
+            arrivals = jax.tree.map(np.asarray, stage.inputs(inputs))
+        alive = constants["alive"]
+        fired = _clocked.simulate(
+            _clocked.Clocked(
+                math.ceil(request.runtime * clock), round(config.delay_int * clock), config.i_max
+            ),
+            constants,
+            incoming * alive,
+            None if recurrent is None else recurrent * alive,
+            arrivals,
+            np.where(lost, _clocked.LOST, np.rint(jitter * clock)).astype(np.int32),
+            1 / clock,
+        )
+        at = (fired.sample, fired.neuron, fired.ordinal % per_neuron)
+        # A crossing lies somewhere in its step.
+        crossed = (fired.step + 0.5) / clock
+        emitted = np.maximum(crossed + jitter[at], 0)
+        found = {}
+        for name, of_neurons in stage.spans().items():
+            mine = (fired.neuron >= of_neurons.start) & (fired.neuron < of_neurons.stop)
+            sample, neuron = fired.sample[mine], fired.neuron[mine] - of_neurons.start
+            place = _lists(sample, neuron, crossed[mine], n_samples)[0]
+            seen, order = _lists(sample, neuron, emitted[mine], n_samples)
+            gone = np.append(lost[at][mine], False)
+            found[name] = (place, seen, gone[order])
+        return found
+
+    def _jitter(self, runtime: float) -> float:
+        config = self.config
+        return math.hypot(config.jitter_std, config.short_run_jitter if runtime < 50e-6 else 0.0)
+
+    def _jittered(self, name: str, spikes: Spikes, runtime: float, noise: _Noise) -> Spikes:
+        std, bias = self._jitter(runtime), self.config.jitter_bias
         time = np.asarray(spikes.time)
-        if std > 0 or config.jitter_bias != 0:
-            time = time + config.jitter_bias
+        if std > 0 or bias != 0:
+            time = time + bias
             time = np.maximum(time + std * noise(f"jitter {name}").standard_normal(time.shape), 0)
         order = np.argsort(time, -1, kind="stable")
         index = np.take_along_axis(np.asarray(spikes.index), order, -1)
@@ -335,11 +324,112 @@ class EmulatedBackend:
         )
 
 
+class _Recorder:
+    """What the ADCs see of the membranes of a run."""
+
+    def __init__(
+        self,
+        config: EmulatorConfig,
+        compiled: _Compiled,
+        request: RunRequest,
+        heard: Mapping[str, Spikes],
+        weights: Mapping[str, np.ndarray],
+        found: Mapping[str, _Found],
+        noise: _Noise,
+    ) -> None:
+        self._config = config
+        self._compiled = compiled
+        self._runtime = request.runtime
+        self._heard = heard
+        self._weights = weights
+        self._found = found
+        self._noise = noise
+
+    def madc(self, name: str, neuron: int) -> tuple[np.ndarray, np.ndarray]:
+        """Times ``[n]`` and voltages ``[n_samples, n]`` of a neuron."""
+        point = self._compiled.calibration.operating_point
+        n = min(math.ceil(self._runtime * self._config.madc_rate), _MADC_SAMPLES)
+        times = np.arange(n) / self._config.madc_rate
+        scale = transforms.madc_scale(point.leak, point.threshold)
+        return times, self._read(name, slice(neuron, neuron + 1), times, scale, 10)[..., 0]
+
+    def cadc(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Times ``[n]`` and voltages ``[n_samples, n, n_neurons]`` of a population."""
+        point = self._compiled.calibration.operating_point
+        times = np.arange(math.ceil(self._runtime / self._config.cadc_period))
+        times = times * self._config.cadc_period
+        scale = (point.leak, point.threshold - point.leak)
+        return times, self._read(name, slice(None), times, scale, 8)
+
+    def _read(
+        self, name: str, some: slice, times: np.ndarray, scale: tuple[float, float], bits: int
+    ) -> np.ndarray:
+        config, own = self._config, self._found[name]
+        (population,) = (p for p in self._compiled.spec.populations if p.name == name)
+        constants = {key: value[:, some] for key, value in own.constants.items()}
+        begin = some.start or 0
+        index = np.asarray(own.crossed.index) - begin
+        mine = (index >= 0) & (index < constants["v_leak"].shape[-1])
+        neurons = _membranes.Neurons(
+            constants,
+            [
+                (self._heard[p.source], self._weights[p.label][:, some])
+                for p in self._compiled.spec.projections
+                if p.target == name
+            ],
+            _spikes(np.asarray(own.crossed.time), index, mine),
+            config.i_max,
+        )
+        v = _membranes.sample(neurons, times, 1 / (config.clock_hz or transforms.CLOCK_HZ))
+        leak, gap = (
+            np.broadcast_to(np.asarray(x, np.float64), population.size)[some]
+            for x in (population.params.v_leak, population.params.v_th - population.params.v_leak)
+        )
+        noise = config.trace_noise_std * self._noise(f"adc {name}").standard_normal(v.shape)
+        lsb = _membranes.converted((v - leak) / gap, *scale, bits, noise)
+        return (lsb - scale[0]) / scale[1]
+
+
 class _Setup(NamedTuple):
     stage: Stage
     room: int
     runtime: float
     delay: float
+
+
+def _exact(simulate, setup: _Setup, constants, weights, inputs, dtype: np.dtype) -> Spikes:
+    """The spikes of a stage in continuous time."""
+    constants = {
+        name: values.flat[0] if (values == values.flat[0]).all() else values
+        for name, values in constants.items()
+        if name != "clamped"
+    }  # one for all neurons is faster
+    alive = constants.pop("alive")
+    with jax.enable_x64(dtype == np.float64):
+        cast = _cast((constants, weights, inputs), dtype)
+        time, index, status = jax.device_get(simulate(setup, *cast, alive))
+    if np.any(status == int(Status.EVENT_CAPACITY)):
+        names = ", ".join(p.name for p in setup.stage.populations)
+        raise HardwareError(
+            f"emulated chip: more than {setup.room} spikes per sample of {names}, expected fewer: "
+            "the neurons fire in bursts, lower the weights or set refractory_time"
+        )
+    if np.any(status != int(Status.OK)):
+        raise HardwareError("emulated chip: weights or inputs are not finite")
+    return _spikes(np.asarray(time, np.float64), index, index >= 0)
+
+
+def _lists(
+    sample: np.ndarray, neuron: np.ndarray, time: np.ndarray, n_samples: int
+) -> tuple[Spikes, np.ndarray]:
+    """Spikes in any order as ``[n_samples, any]`` in time order, and which one is where, or -1."""
+    order = np.lexsort((neuron, time, sample))
+    counts = np.bincount(sample, minlength=n_samples)
+    slot = np.arange(len(sample)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = np.full((n_samples, max(int(counts.max(initial=0)), 1)), -1)
+    place[sample[order], slot] = order
+    there = place >= 0
+    return _spikes(np.append(time, 0.0)[place], np.append(neuron, -1)[place], there), place
 
 
 def _simulate(setup: _Setup, constants, weights, inputs: Mapping[str, Spikes], alive):
