@@ -174,17 +174,20 @@ def _scan(
 
     def body(carry, x):
         k, arriving = x
-        v, currents, since, count, on_the_way = carry
+        v, currents, since, part, count, on_the_way = carry
         currents = [i + arriving @ w for i, w in zip(currents, incoming, strict=True)]
         if recurrent is not None:
             own = on_the_way[k % n_slots].astype(v.dtype)
             currents = [i + own @ w for i, w in zip(currents, recurrent, strict=True)]
             on_the_way = on_the_way.at[k % n_slots].set(0)
         after, currents = advance(v, currents, step, setup.i_max)
-        # The spike of step k keeps the voltage at the reset up to the beginning of step
-        # k + n_clamped, and the neuron silent up to that of k + n_refractory.
+        # A crossing at a part of step k holds the voltage at the reset up to the same part of step
+        # k + n_clamped, and the neuron silent up to step k + n_refractory.
+        after = jnp.where(since == n_clamped, reset + (1 - part) * (after - reset), after)
         after = jnp.where(since < n_clamped, reset, after)
         fires = (after >= threshold) & (since >= n_refractory)
+        rise = jnp.where(after > v, after - v, 1)
+        part = jnp.where(fires, ((threshold - v) / rise).clip(0, 1), part)
         after = jnp.where(fires, reset, after)
         if recurrent is not None:
             own_late = late[rows, columns, count % late.shape[-1]]
@@ -192,13 +195,14 @@ def _scan(
             sent = (fires & (own_late != LOST)).astype(on_the_way.dtype)
             on_the_way = on_the_way.at[slot, rows, columns].add(sent)
         since = jnp.where(fires, 1, since + 1)
-        return (after, tuple(currents), since, count + fires, on_the_way), fires
+        return (after, tuple(currents), since, part, count + fires, on_the_way), fires
 
     zeros = jnp.zeros(shape)
     start = (
         jnp.zeros(shape),
         tuple(zeros for _ in incoming),
         jnp.full(shape, 2**30, jnp.int32),
+        zeros,
         jnp.zeros(shape, jnp.int32),
         jnp.zeros((n_slots, *shape), jnp.uint8),
     )

@@ -358,7 +358,7 @@ class _Recorder:
         point = self._compiled.calibration.operating_point
         times = np.arange(math.ceil(self._runtime / self._config.cadc_period))
         times = times * self._config.cadc_period
-        scale = (point.leak, point.threshold - point.leak)
+        scale = (float(point.leak), float(point.threshold - point.leak))
         return times, self._read(name, slice(None), times, scale, 8)
 
     def _read(

@@ -99,6 +99,6 @@ def quantise_refractory(seconds: float) -> float:
     return min(int(seconds / period + 1e-9) + 1, 255) * period
 
 
-def madc_scale(leak: float, threshold: float) -> tuple[float, float]:
+def madc_scale(leak: int, threshold: int) -> tuple[float, float]:
     """LSB of the MADC at the leak, and from there to the threshold; both are given in CADC LSB."""
     return _MADC_AT_ZERO + leak * _MADC_PER_CADC, (threshold - leak) * _MADC_PER_CADC
