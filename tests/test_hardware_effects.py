@@ -1,4 +1,4 @@
-"""Every effect of the emulated chip alone: its spread is what was asked for, and nothing else moves.
+"""Every effect of the emulated chip alone: it is as large as asked for, and nothing else moves.
 
 Spreads are found from spike times by the closed form of a membrane behind one input of weight w,
 V(t) = w tau_syn / (tau_mem - tau_syn) (exp(-t / tau_mem) - exp(-t / tau_syn)). Estimates of a

@@ -6,15 +6,11 @@ import numpy as np
 import pytest
 
 from hardware_networks import RUNTIME, graph, inputs, run, single, weights
-from jaxsnn.base.types import LIFParameters, Spikes
-from jaxsnn.event import EventPropLIF, Graph, Source
+from jaxsnn.base.types import Spikes
 from jaxsnn.event.hardware import (
-    EmulatedBackend,
     EmulatorConfig,
     HardwareCapacityError,
     HardwareError,
-    NetworkSpec,
-    RunRequest,
     transforms,
 )
 from oracle.network import Network, Population, Projection

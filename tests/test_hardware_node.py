@@ -1,8 +1,8 @@
 """The bridge on a node with a chip: the calls of the golden transcripts, and what comes back.
 
 ``pytest -m hardware`` runs it where the vendor's packages and a chip are; the calibration to use is
-that of the folder in ``JAXSNN_CALIBRATION``, made by ``neuron_calib``. Elsewhere the same checks run
-over the stand-in, which shows that they would fail.
+that of the folder in ``JAXSNN_CALIBRATION``, made by ``neuron_calib``. Elsewhere the same checks
+run over the stand-in, which shows that they would fail.
 """
 
 import importlib.util
@@ -58,7 +58,9 @@ def check_times(asked, result):
         cycles = time[there].astype(np.float64) * 125e6
         # Times are float32, whose rounding is 2^-24 of up to 6250 cycles.
         np.testing.assert_allclose(cycles, np.rint(cycles), rtol=0, atol=1e-3)
-    first = np.min(np.where(result.spikes["hidden"].index >= 0, result.spikes["hidden"].time, 1), -1)
+    first = np.min(
+        np.where(result.spikes["hidden"].index >= 0, result.spikes["hidden"].time, 1), -1
+    )
     fired = first < 1
     assert np.all(first[fired] > begin[fired] - 1e-6)
     assert np.median(first[fired] - begin[fired]) < 20e-6

@@ -45,7 +45,9 @@ def test_a_membrane_rests_at_its_reset_as_long_as_it_is_clamped():
     np.testing.assert_allclose(volts[before], 8 * psp(times[before]), rtol=0, atol=0.51 * MADC)
     assert volts[before].max() > 0.98
     np.testing.assert_array_equal(volts[after], 0)
-    held = single(ideal(refractory_time=30e-6, holdoff_time=25e-6), weight=8.0, traces={"hidden": 0})
+    held = single(
+        ideal(refractory_time=30e-6, holdoff_time=25e-6), weight=8.0, traces={"hidden": 0}
+    )
     assert held.traces["hidden"][1][0][after].max() > 0.1  # free for the last 25 us
 
 

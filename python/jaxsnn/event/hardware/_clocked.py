@@ -20,8 +20,13 @@ from jaxsnn.base.types import Spikes
 
 
 class Step(NamedTuple):
-    """The free solution over a step, ``[1 or B, N]`` each: of the voltage from what it was, from
-    the current and from a constant current, and of the current from what it was.
+    """The free solution over a step: what becomes of the voltage, the current, a constant current.
+
+    Attributes:
+        v_from_v: ``[1 or B, N]``, as the others.
+        v_from_i: likewise.
+        v_from_constant: of a current that stays the same.
+        i_from_i: likewise.
     """
 
     v_from_v: Any
@@ -81,8 +86,13 @@ class Clocked(NamedTuple):
 
 
 class Fired(NamedTuple):
-    """Crossings, ``[n]`` each, in the order of their steps: step, sample, neuron, and the how
-    manyeth this is of the neuron in the sample.
+    """Crossings, in the order of their steps.
+
+    Attributes:
+        step: ``[n]``, as the others.
+        sample: in which it was.
+        neuron: which one fired.
+        ordinal: how many spikes of the neuron in the sample came before.
     """
 
     step: np.ndarray

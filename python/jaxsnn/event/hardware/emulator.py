@@ -240,9 +240,7 @@ class EmulatedBackend:
                 emitted = self._jittered(name, crossed, request.runtime, noise)
                 lost = noise(f"chip {name}").random(emitted.time.shape) < self.config.p_loss_chip
                 found[name] = (crossed, emitted, lost)
-        return {
-            name: _Found(*what, stage.own(name, constants)) for name, what in found.items()
-        }
+        return {name: _Found(*what, stage.own(name, constants)) for name, what in found.items()}
 
     def _by_clock(self, stage: Stage, runtime: float) -> bool:
         """Whether the exact solver lacks an effect that matters to a stage."""

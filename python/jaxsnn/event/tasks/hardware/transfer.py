@@ -149,7 +149,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--epochs", type=int, default=10, metavar="X", help="to train there (default: 10)"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for results")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="where to draw a plot, e.g. a PNG")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="where to draw a plot, e.g. a PNG"
+    )
     options = parser.parse_args(arguments)
     try:
         found = transfer(options.run, options.other, options.epochs, options.out)
