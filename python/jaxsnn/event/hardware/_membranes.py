@@ -2,13 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxsnn.base.types import Spikes
+from jaxsnn.event.hardware import transforms
 from jaxsnn.event.hardware._clocked import advance, receptors, step_of
+from jaxsnn.event.hardware._trains import Noise, spikes_of
+from jaxsnn.event.hardware.effects import EmulatorConfig
+from jaxsnn.event.hardware.spec import NetworkSpec, OperatingPoint
+
+_MADC_SAMPLES = 65535  # what the chip can take in a run
+
+
+class Found(NamedTuple):
+    """What a population did.
+
+    Attributes:
+        crossed: its neurons, in continuous time.
+        emitted: these spikes as all others see them, with jitter.
+        lost: which of them reach nobody.
+        constants: of its neurons, ``[1 or n_samples, n_neurons]``.
+    """
+
+    crossed: Spikes
+    emitted: Spikes
+    lost: np.ndarray
+    constants: dict[str, np.ndarray]
+
+
+class Recorder:
+    """What the ADCs see of the membranes of a run.
+
+    Args:
+        config: of the chip.
+        spec: the network.
+        point: at which the chip is calibrated, which gives the scale of the ADCs.
+        runtime: of a sample, s.
+        heard: what each source and population sends, as it arrives.
+        weights: of the projections, as they are on the chip.
+        found: what each population did.
+        noise: of the trial.
+    """
+
+    def __init__(
+        self,
+        config: EmulatorConfig,
+        spec: NetworkSpec,
+        point: OperatingPoint,
+        runtime: float,
+        heard: Mapping[str, Spikes],
+        weights: Mapping[str, np.ndarray],
+        found: Mapping[str, Found],
+        noise: Noise,
+    ) -> None:
+        self._config = config
+        self._spec = spec
+        self._point = point
+        self._runtime = runtime
+        self._heard = heard
+        self._weights = weights
+        self._found = found
+        self._noise = noise
+
+    def madc(self, name: str, neuron: int) -> tuple[np.ndarray, np.ndarray]:
+        """Times ``[n]`` and voltages ``[n_samples, n]`` of a neuron."""
+        point = self._point
+        n = min(math.ceil(self._runtime * self._config.madc_rate), _MADC_SAMPLES)
+        times = np.arange(n) / self._config.madc_rate
+        scale = transforms.madc_scale(point.leak, point.threshold)
+        return times, self._read(name, slice(neuron, neuron + 1), times, scale, 10)[..., 0]
+
+    def cadc(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Times ``[n]`` and voltages ``[n_samples, n, n_neurons]`` of a population."""
+        point = self._point
+        times = np.arange(math.ceil(self._runtime / self._config.cadc_period))
+        times = times * self._config.cadc_period
+        scale = (float(point.leak), float(point.threshold - point.leak))
+        return times, self._read(name, slice(None), times, scale, 8)
+
+    def _read(
+        self, name: str, some: slice, times: np.ndarray, scale: tuple[float, float], bits: int
+    ) -> np.ndarray:
+        config, own = self._config, self._found[name]
+        (population,) = (p for p in self._spec.populations if p.name == name)
+        constants = {key: value[:, some] for key, value in own.constants.items()}
+        begin = some.start or 0
+        index = np.asarray(own.crossed.index) - begin
+        mine = (index >= 0) & (index < constants["v_leak"].shape[-1])
+        neurons = Neurons(
+            constants,
+            [
+                (self._heard[p.source], self._weights[p.label][:, some])
+                for p in self._spec.projections
+                if p.target == name
+            ],
+            spikes_of(np.asarray(own.crossed.time), index, mine),
+            config.i_max,
+        )
+        v = sample(neurons, times, 1 / (config.clock_hz or transforms.CLOCK_HZ))
+        leak, gap = (
+            np.broadcast_to(np.asarray(x, np.float64), population.size)[some]
+            for x in (population.params.v_leak, population.params.v_th - population.params.v_leak)
+        )
+        noise = config.trace_noise_std * self._noise(f"adc {name}").standard_normal(v.shape)
+        lsb = converted((v - leak) / gap, *scale, bits, noise)
+        return (lsb - scale[0]) / scale[1]
 
 
 class Neurons(NamedTuple):

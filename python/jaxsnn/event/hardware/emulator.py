@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,8 +18,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.base.types import LIFParameters, Spikes, initial_state
-from jaxsnn.event.hardware import _clocked, _membranes, transforms
+from jaxsnn.event.hardware import _clocked, transforms
+from jaxsnn.event.hardware._membranes import Found, Recorder
 from jaxsnn.event.hardware._stages import Stage, stages
+from jaxsnn.event.hardware._trains import (
+    Noise,
+    delayed,
+    from_events,
+    gain,
+    generator,
+    spikes_of,
+    split,
+)
 from jaxsnn.event.hardware.effects import EmulatorConfig
 from jaxsnn.event.hardware.errors import HardwareCapacityError, HardwareError
 from jaxsnn.event.hardware.spec import Calibration, NetworkSpec, RunRequest, RunResult
@@ -31,7 +40,6 @@ __all__ = ["EmulatedBackend"]
 
 # How many spikes of a neuron have noise of their own, where it is drawn before they are known.
 _MOST_NOISES = 64
-_MADC_SAMPLES = 65535  # what the chip can take in a run
 
 
 class _Compiled(NamedTuple):
@@ -39,22 +47,6 @@ class _Compiled(NamedTuple):
     calibration: Calibration
     stages: list[Stage]
     simulate: Callable[..., Any]
-
-
-class _Found(NamedTuple):
-    """What a population did.
-
-    Attributes:
-        crossed: its neurons, in continuous time.
-        emitted: these spikes as all others see them, with jitter.
-        lost: which of them reach nobody.
-        constants: of its neurons, ``[1 or n_samples, n_neurons]``.
-    """
-
-    crossed: Spikes
-    emitted: Spikes
-    lost: np.ndarray
-    constants: dict[str, np.ndarray]
 
 
 class EmulatedBackend:
@@ -108,7 +100,7 @@ class EmulatedBackend:
             if name not in {p.name for p in spec.populations}:
                 raise ValueError(f"RunRequest: cadc has {name!r}, which is no population")
         dtype = np.asarray(next(iter(request.inputs.values())).time).dtype
-        noise = _Noise(request.seed)
+        noise = Noise(request.seed)
         heard = {
             source.name: self._sent(request.inputs[source.name], request.runtime)
             for source in spec.sources
@@ -118,12 +110,12 @@ class EmulatedBackend:
             p.label: self._on_chip(p.label, request.weights[p.label], compiled.calibration)
             for p in spec.projections
         }
-        heard = {n: _delayed(s, config.delay_ext, None) for n, s in heard.items()}
-        found: dict[str, _Found] = {}
+        heard = {n: delayed(s, config.delay_ext, None) for n, s in heard.items()}
+        found: dict[str, Found] = {}
         for stage in compiled.stages:
             own = self._run_stage(compiled, stage, heard, weights, request, noise, dtype)
             for name, what in own.items():
-                heard[name] = _delayed(what.emitted, config.delay_int, what.lost)
+                heard[name] = delayed(what.emitted, config.delay_int, what.lost)
             found |= own
         results = {
             p.name: self._recorded(
@@ -131,7 +123,16 @@ class EmulatedBackend:
             )
             for p in spec.populations
         }
-        record = _Recorder(self.config, compiled, request, heard, weights, found, noise)
+        record = Recorder(
+            config,
+            spec,
+            compiled.calibration.operating_point,
+            request.runtime,
+            heard,
+            weights,
+            found,
+            noise,
+        )
         return RunResult(
             spikes={
                 name: Spikes(spikes.time.astype(dtype), spikes.index)  # pyright: ignore
@@ -145,7 +146,7 @@ class EmulatedBackend:
         )
 
     def _fixed(self, effect: str, owner: str) -> np.random.Generator:
-        return _generator("chip", self.chip, effect, owner)
+        return generator("chip", self.chip, effect, owner)
 
     def _sent(self, spikes: Spikes, runtime: float) -> Spikes:
         there = transforms.sendable(spikes, runtime)
@@ -153,7 +154,7 @@ class EmulatedBackend:
         clock = self.config.clock_hz
         if clock is not None:
             time = transforms.to_cycles(np.where(there, time, 0), clock) / clock
-        return _spikes(time, np.asarray(spikes.index), there)
+        return spikes_of(time, np.asarray(spikes.index), there)
 
     def _on_chip(self, label: str, weights: np.ndarray, calibration: Calibration) -> np.ndarray:
         """Weights as the neurons see them, in units of the model."""
@@ -162,9 +163,9 @@ class EmulatedBackend:
         if config.quantised:
             strength = transforms.linear_saturating(weights, calibration.weight_scale)
         gains = self._fixed("synapse_gain", label).standard_normal(strength.shape)
-        return strength / config.weight_scale * _gain(config.synapse_gain_std, gains)
+        return strength / config.weight_scale * gain(config.synapse_gain_std, gains)
 
-    def _neurons(self, stage: Stage, n_samples: int, noise: _Noise) -> dict[str, np.ndarray]:
+    def _neurons(self, stage: Stage, n_samples: int, noise: Noise) -> dict[str, np.ndarray]:
         """The constants of the neurons in this run, ``[n_samples or 1, n_neurons]``."""
         config, joined = self.config, {}
         for population in stage.populations:
@@ -183,10 +184,10 @@ class EmulatedBackend:
             v_leak = model["v_leak"] + gap * config.v_leak_std * drawn("v_leak")
             trial = noise(f"trial {name}").standard_normal((n_samples, size))
             batch = noise(f"batch {name}").standard_normal((1, size))
-            factor = _gain(config.threshold_std, drawn("threshold"))
-            factor = factor * _gain(config.threshold_batch_std, batch)
+            factor = gain(config.threshold_std, drawn("threshold"))
+            factor = factor * gain(config.threshold_batch_std, batch)
             if config.threshold_trial_std > 0:
-                factor = factor * _gain(config.threshold_trial_std, trial)
+                factor = factor * gain(config.threshold_trial_std, trial)
             v_th = model["v_leak"] + gap * factor
             v_reset = model["v_reset"] + gap * config.v_reset_std * drawn("v_reset")
             t_ref = model["t_ref"]
@@ -194,8 +195,8 @@ class EmulatedBackend:
                 chosen = transforms.quantise_refractory(config.refractory_time)
                 t_ref = np.full((1, size), chosen)
             joined[name] = {
-                "tau_mem": model["tau_mem"] * _gain(config.tau_mem_std, drawn("tau_mem")),
-                "tau_syn": model["tau_syn"] * _gain(config.tau_syn_std, drawn("tau_syn")),
+                "tau_mem": model["tau_mem"] * gain(config.tau_mem_std, drawn("tau_mem")),
+                "tau_syn": model["tau_syn"] * gain(config.tau_syn_std, drawn("tau_syn")),
                 "v_th": v_th,
                 "v_leak": v_leak,
                 "v_reset": np.minimum(v_reset, v_th - 1e-3 * np.abs(gap)),
@@ -216,7 +217,7 @@ class EmulatedBackend:
 
     def _run_stage(
         self, compiled: _Compiled, stage: Stage, heard, weights, request, noise, dtype
-    ) -> dict[str, _Found]:
+    ) -> dict[str, Found]:
         inputs = {name: heard[name] for name in stage.sources}
         n_samples = next(iter(inputs.values())).time.shape[0]
         constants = self._neurons(stage, n_samples, noise)
@@ -236,11 +237,11 @@ class EmulatedBackend:
             setup = _Setup(stage, room, float(request.runtime), float(self.config.delay_int))
             spikes = _exact(compiled.simulate, setup, constants, own, inputs, dtype)
             found = {}
-            for name, crossed in _split(stage, spikes).items():
+            for name, crossed in split(stage, spikes).items():
                 emitted = self._jittered(name, crossed, request.runtime, noise)
                 lost = noise(f"chip {name}").random(emitted.time.shape) < self.config.p_loss_chip
                 found[name] = (crossed, emitted, lost)
-        return {name: _Found(*what, stage.own(name, constants)) for name, what in found.items()}
+        return {name: Found(*what, stage.own(name, constants)) for name, what in found.items()}
 
     def _by_clock(self, stage: Stage, runtime: float) -> bool:
         """Whether the exact solver lacks an effect that matters to a stage."""
@@ -266,6 +267,8 @@ class EmulatedBackend:
         with jax.enable_x64(True):
             incoming, recurrent = jax.tree.map(np.asarray, stage.weights(weights))
             arrivals = jax.tree.map(np.asarray, stage.inputs(inputs))
+        if not all(np.isfinite(w).all() for w in (incoming, recurrent) if w is not None):
+            raise HardwareError("emulated chip: weights are not finite")
         alive = constants["alive"]
         fired = _clocked.simulate(
             _clocked.Clocked(
@@ -286,8 +289,8 @@ class EmulatedBackend:
         for name, of_neurons in stage.spans().items():
             mine = (fired.neuron >= of_neurons.start) & (fired.neuron < of_neurons.stop)
             sample, neuron = fired.sample[mine], fired.neuron[mine] - of_neurons.start
-            place = _lists(sample, neuron, crossed[mine], n_samples)[0]
-            seen, order = _lists(sample, neuron, emitted[mine], n_samples)
+            place = from_events(sample, neuron, crossed[mine], n_samples)[0]
+            seen, order = from_events(sample, neuron, emitted[mine], n_samples)
             gone = np.append(lost[at][mine], False)
             found[name] = (place, seen, gone[order])
         return found
@@ -296,7 +299,7 @@ class EmulatedBackend:
         config = self.config
         return math.hypot(config.jitter_std, config.short_run_jitter if runtime < 50e-6 else 0.0)
 
-    def _jittered(self, name: str, spikes: Spikes, runtime: float, noise: _Noise) -> Spikes:
+    def _jittered(self, name: str, spikes: Spikes, runtime: float, noise: Noise) -> Spikes:
         std, bias = self._jitter(runtime), self.config.jitter_bias
         time = np.asarray(spikes.time)
         if std > 0 or bias != 0:
@@ -304,7 +307,7 @@ class EmulatedBackend:
             time = np.maximum(time + std * noise(f"jitter {name}").standard_normal(time.shape), 0)
         order = np.argsort(time, -1, kind="stable")
         index = np.take_along_axis(np.asarray(spikes.index), order, -1)
-        return _spikes(np.take_along_axis(time, order, -1), index, index >= 0)
+        return spikes_of(np.take_along_axis(time, order, -1), index, index >= 0)
 
     def _recorded(self, name, spikes: Spikes, slots: int, request, compiled: _Compiled, noise):
         config = self.config
@@ -320,72 +323,6 @@ class EmulatedBackend:
         return transforms.fill_slots(
             np.where(kept, seconds, np.inf), np.where(kept, index, -1), slots
         )
-
-
-class _Recorder:
-    """What the ADCs see of the membranes of a run."""
-
-    def __init__(
-        self,
-        config: EmulatorConfig,
-        compiled: _Compiled,
-        request: RunRequest,
-        heard: Mapping[str, Spikes],
-        weights: Mapping[str, np.ndarray],
-        found: Mapping[str, _Found],
-        noise: _Noise,
-    ) -> None:
-        self._config = config
-        self._compiled = compiled
-        self._runtime = request.runtime
-        self._heard = heard
-        self._weights = weights
-        self._found = found
-        self._noise = noise
-
-    def madc(self, name: str, neuron: int) -> tuple[np.ndarray, np.ndarray]:
-        """Times ``[n]`` and voltages ``[n_samples, n]`` of a neuron."""
-        point = self._compiled.calibration.operating_point
-        n = min(math.ceil(self._runtime * self._config.madc_rate), _MADC_SAMPLES)
-        times = np.arange(n) / self._config.madc_rate
-        scale = transforms.madc_scale(point.leak, point.threshold)
-        return times, self._read(name, slice(neuron, neuron + 1), times, scale, 10)[..., 0]
-
-    def cadc(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Times ``[n]`` and voltages ``[n_samples, n, n_neurons]`` of a population."""
-        point = self._compiled.calibration.operating_point
-        times = np.arange(math.ceil(self._runtime / self._config.cadc_period))
-        times = times * self._config.cadc_period
-        scale = (float(point.leak), float(point.threshold - point.leak))
-        return times, self._read(name, slice(None), times, scale, 8)
-
-    def _read(
-        self, name: str, some: slice, times: np.ndarray, scale: tuple[float, float], bits: int
-    ) -> np.ndarray:
-        config, own = self._config, self._found[name]
-        (population,) = (p for p in self._compiled.spec.populations if p.name == name)
-        constants = {key: value[:, some] for key, value in own.constants.items()}
-        begin = some.start or 0
-        index = np.asarray(own.crossed.index) - begin
-        mine = (index >= 0) & (index < constants["v_leak"].shape[-1])
-        neurons = _membranes.Neurons(
-            constants,
-            [
-                (self._heard[p.source], self._weights[p.label][:, some])
-                for p in self._compiled.spec.projections
-                if p.target == name
-            ],
-            _spikes(np.asarray(own.crossed.time), index, mine),
-            config.i_max,
-        )
-        v = _membranes.sample(neurons, times, 1 / (config.clock_hz or transforms.CLOCK_HZ))
-        leak, gap = (
-            np.broadcast_to(np.asarray(x, np.float64), population.size)[some]
-            for x in (population.params.v_leak, population.params.v_th - population.params.v_leak)
-        )
-        noise = config.trace_noise_std * self._noise(f"adc {name}").standard_normal(v.shape)
-        lsb = _membranes.converted((v - leak) / gap, *scale, bits, noise)
-        return (lsb - scale[0]) / scale[1]
 
 
 class _Setup(NamedTuple):
@@ -414,20 +351,7 @@ def _exact(simulate, setup: _Setup, constants, weights, inputs, dtype: np.dtype)
         )
     if np.any(status != int(Status.OK)):
         raise HardwareError("emulated chip: weights or inputs are not finite")
-    return _spikes(np.asarray(time, np.float64), index, index >= 0)
-
-
-def _lists(
-    sample: np.ndarray, neuron: np.ndarray, time: np.ndarray, n_samples: int
-) -> tuple[Spikes, np.ndarray]:
-    """Spikes in any order as ``[n_samples, any]`` in time order, and which one is where, or -1."""
-    order = np.lexsort((neuron, time, sample))
-    counts = np.bincount(sample, minlength=n_samples)
-    slot = np.arange(len(sample)) - np.repeat(np.cumsum(counts) - counts, counts)
-    place = np.full((n_samples, max(int(counts.max(initial=0)), 1)), -1)
-    place[sample[order], slot] = order
-    there = place >= 0
-    return _spikes(np.append(time, 0.0)[place], np.append(neuron, -1)[place], there), place
+    return spikes_of(np.asarray(time, np.float64), index, index >= 0)
 
 
 def _simulate(setup: _Setup, constants, weights, inputs: Mapping[str, Spikes], alive):
@@ -453,53 +377,6 @@ def _simulate(setup: _Setup, constants, weights, inputs: Mapping[str, Spikes], a
         **network,
     )
     return result.spikes.time, result.spikes.index, result.status
-
-
-def _split(stage: Stage, spikes: Spikes) -> dict[str, Spikes]:
-    begin, found = 0, {}
-    for population in stage.populations:
-        index = np.asarray(spikes.index) - begin
-        mine = (index >= 0) & (index < population.size)
-        time = np.where(mine, np.asarray(spikes.time), np.inf)
-        order = np.argsort(time, -1, kind="stable")
-        found[population.name] = _spikes(
-            *(np.take_along_axis(x, order, -1) for x in (time, index, mine))
-        )
-        begin += population.size
-    return found
-
-
-class _Noise:
-    """Trial noise: a generator per effect and population."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __call__(self, effect: str) -> np.random.Generator:
-        return _generator("trial", self._seed, effect)
-
-
-def _generator(*words: Any) -> np.random.Generator:
-    return np.random.default_rng(
-        [word if isinstance(word, int) else zlib.crc32(word.encode()) for word in words]
-    )
-
-
-def _gain(std: float, normal: np.ndarray) -> np.ndarray:
-    """Factors around 1 that stay above 0."""
-    return np.maximum(1 + std * normal, 0.05)
-
-
-def _spikes(time: np.ndarray, index: np.ndarray, there: np.ndarray) -> Spikes:
-    time, index = np.where(there, time, np.inf), np.where(there, index, -1).astype(np.int32)
-    return Spikes(time, index)  # pyright: ignore[reportArgumentType]
-
-
-def _delayed(spikes: Spikes, delay: float, lost: np.ndarray | None) -> Spikes:
-    there = np.asarray(spikes.index) >= 0
-    if lost is not None:
-        there &= ~lost
-    return _spikes(np.asarray(spikes.time) + delay, np.asarray(spikes.index), there)
 
 
 def _cast(tree: Any, dtype: np.dtype) -> Any:
