@@ -1,14 +1,14 @@
 """Membranes in steps of the chip's clock, for the effects that the exact solver does not know.
 
-These are saturating synaptic inputs, the holdoff behind a reset, and spikes that are lost or
-jittered on their way within a cycle of populations. Within a step the solution is exact; events
-happen at the steps, and a crossing belongs to the step in which the voltage reached the threshold.
+These are saturating synaptic inputs and the holdoff behind a reset. Within a step the solution is
+exact; arrivals are moved to the nearest step.
 Shapes: ``B`` samples, ``S`` channels that are heard, ``N`` neurons.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -67,88 +67,45 @@ def advance(v: Any, currents: Sequence[Any], step: Step, i_max: float | None) ->
     return v, tuple(step.i_from_i * current for current in currents)
 
 
-#: In place of how late a spike is: it reaches nobody.
-LOST = -(2**30)
-
-
-class Clocked(NamedTuple):
-    """What is run.
-
-    Attributes:
-        n_steps: of the run.
-        delay: from a neuron of the stage to another one, in steps.
-        i_max: at which a synaptic input saturates, None for nowhere.
-    """
-
-    n_steps: int
-    delay: int
-    i_max: float | None
-
-
-class Fired(NamedTuple):
-    """Crossings, in the order of their steps.
-
-    Attributes:
-        step: ``[n]``, as the others.
-        sample: in which it was.
-        neuron: which one fired.
-        ordinal: how many spikes of the neuron in the sample came before.
-    """
-
-    step: np.ndarray
-    sample: np.ndarray
-    neuron: np.ndarray
-    ordinal: np.ndarray
-
-
 def simulate(
-    setup: Clocked,
     constants: dict[str, np.ndarray],
-    incoming: np.ndarray,
-    recurrent: np.ndarray | None,
+    weights: np.ndarray,
     heard: Spikes,
-    late: np.ndarray,
+    *,
+    runtime: float,
     dt: float,
-) -> Fired:
-    """Runs a stage.
+    i_max: float | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The crossings of neurons that do not hear each other.
 
     Args:
-        setup: what all neurons share.
         constants: ``[1 or B, N]``: tau_mem, tau_syn, v_th, v_leak, v_reset, t_ref, and ``clamped``,
             how much of t_ref the membrane is at its reset.
-        incoming: ``[S, N]`` weights from all that is heard.
-        recurrent: ``[N, N]`` weights within the stage, or None.
+        weights: ``[S, N]``.
         heard: ``[B, any]`` arrivals, in s.
-        late: ``[B, N, n_ordinals]`` steps by which each spike of a neuron comes later than
-            ``delay`` to the others, counted through and begun anew; or `LOST`.
+        runtime: s.
         dt: length of a step, s.
+        i_max: at which a synaptic input saturates, None for nowhere.
 
     Returns:
-        All crossings.
+        Sample, neuron and time in s of each, in the order of their steps, within which they take
+        the middle.
     """
     leak = constants["v_leak"]
-    # Room for spikes on their way; a power of two, so that noise compiles nothing anew.
-    n_slots = 1 << int(setup.delay + max(int(late.max()), 0) + 1).bit_length()
-    step = step_of(constants["tau_mem"], constants["tau_syn"], dt)
+    n_steps = math.ceil(runtime / dt - 1e-6)
     with jax.enable_x64(True):
-        fired = np.asarray(
-            _scan(
-                setup,
-                n_slots if recurrent is not None else 1,
-                step,
-                constants["v_th"] - leak,
-                constants["v_reset"] - leak,
-                np.rint(constants["t_ref"] / dt).astype(np.int32),
-                np.rint(constants["clamped"] / dt).astype(np.int32),
-                np.asarray(incoming, np.float64),
-                None if recurrent is None else np.asarray(recurrent, np.float64),
-                raster(heard, setup.n_steps, incoming.shape[0], dt),
-                late,
-            )
+        fired = _scan(
+            i_max,
+            step_of(constants["tau_mem"], constants["tau_syn"], dt),
+            constants["v_th"] - leak,
+            constants["v_reset"] - leak,
+            np.rint(constants["t_ref"] / dt).astype(np.int32),
+            np.rint(constants["clamped"] / dt).astype(np.int32),
+            np.asarray(weights, np.float64),
+            raster(heard, n_steps, weights.shape[0], dt),
         )
-    steps, sample, neuron = np.nonzero(fired)
-    ordinal = (np.cumsum(fired, 0, dtype=np.int32)[steps, sample, neuron] - 1).astype(np.int64)
-    return Fired(steps, sample, neuron, ordinal)
+        step, sample, neuron = np.nonzero(np.asarray(fired))
+    return sample, neuron, (step + 0.5) * dt
 
 
 def raster(spikes: Spikes, n_steps: int, n_channels: int, dt: float) -> np.ndarray:
@@ -161,36 +118,25 @@ def raster(spikes: Spikes, n_steps: int, n_channels: int, dt: float) -> np.ndarr
     return found
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=0)
 def _scan(
-    setup: Clocked,
-    n_slots: int,
+    i_max: float | None,
     step: Step,
     threshold: Any,
     reset: Any,
     n_refractory: Any,
     n_clamped: Any,
-    incoming: Any,
-    recurrent: Any,
+    weights: Any,
     arrivals: Any,
-    late: Any,
 ) -> Any:
     """Whether each neuron fires at each step, ``[n_steps, B, N]``."""
-    n_samples, n_neurons = arrivals.shape[1], incoming.shape[1]
-    shape = (n_samples, n_neurons)
-    rows, columns = jnp.arange(n_samples)[:, None], jnp.arange(n_neurons)
-    incoming = receptors(incoming, setup.i_max)
-    recurrent = None if recurrent is None else receptors(recurrent, setup.i_max)
+    parts = receptors(weights, i_max)
 
-    def body(carry, x):
-        k, arriving = x
-        v, currents, since, part, count, on_the_way = carry
-        currents = [i + arriving @ w for i, w in zip(currents, incoming, strict=True)]
-        if recurrent is not None:
-            own = on_the_way[k % n_slots].astype(v.dtype)
-            currents = [i + own @ w for i, w in zip(currents, recurrent, strict=True)]
-            on_the_way = on_the_way.at[k % n_slots].set(0)
-        after, currents = advance(v, currents, step, setup.i_max)
+    def body(carry: Any, arriving: Any) -> tuple[Any, Any]:
+        v, currents, since, part = carry
+        arriving = arriving.astype(v.dtype)
+        currents = [i + arriving @ w for i, w in zip(currents, parts, strict=True)]
+        after, currents = advance(v, currents, step, i_max)
         # A crossing at a part of step k holds the voltage at the reset up to the same part of step
         # k + n_clamped, and the neuron silent up to step k + n_refractory.
         after = jnp.where(since == n_clamped, reset + (1 - part) * (after - reset), after)
@@ -199,22 +145,8 @@ def _scan(
         rise = jnp.where(after > v, after - v, 1)
         part = jnp.where(fires, ((threshold - v) / rise).clip(0, 1), part)
         after = jnp.where(fires, reset, after)
-        if recurrent is not None:
-            own_late = late[rows, columns, count % late.shape[-1]]
-            slot = (k + jnp.maximum(setup.delay + own_late, 1)) % n_slots
-            sent = (fires & (own_late != LOST)).astype(on_the_way.dtype)
-            on_the_way = on_the_way.at[slot, rows, columns].add(sent)
-        since = jnp.where(fires, 1, since + 1)
-        return (after, tuple(currents), since, part, count + fires, on_the_way), fires
+        return (after, tuple(currents), jnp.where(fires, 1, since + 1), part), fires
 
-    zeros = jnp.zeros(shape)
-    start = (
-        jnp.zeros(shape),
-        tuple(zeros for _ in incoming),
-        jnp.full(shape, 2**30, jnp.int32),
-        zeros,
-        jnp.zeros(shape, jnp.int32),
-        jnp.zeros((n_slots, *shape), jnp.uint8),
-    )
-    steps = jnp.arange(setup.n_steps)
-    return jax.lax.scan(body, start, (steps, arrivals.astype(zeros.dtype)))[1]
+    zeros = jnp.zeros((arrivals.shape[1], weights.shape[1]))
+    since = jnp.full(zeros.shape, 2**30, jnp.int32)
+    return jax.lax.scan(body, (zeros, tuple(zeros for _ in parts), since, zeros), arrivals)[1]

@@ -25,17 +25,27 @@ def delayed(spikes: Spikes, delay: float, lost: np.ndarray | None) -> Spikes:
     return spikes_of(np.asarray(spikes.time) + delay, np.asarray(spikes.index), there)
 
 
-def from_events(
-    sample: np.ndarray, neuron: np.ndarray, time: np.ndarray, n_samples: int
-) -> tuple[Spikes, np.ndarray]:
-    """Spikes in any order as ``[n_samples, any]`` in time order, and which one is where, or -1."""
+def from_events(sample: np.ndarray, neuron: np.ndarray, time: np.ndarray, n_samples: int) -> Spikes:
+    """Spikes in any order as ``[n_samples, any]`` in time order."""
     order = np.lexsort((neuron, time, sample))
     counts = np.bincount(sample, minlength=n_samples)
     slot = np.arange(len(sample)) - np.repeat(np.cumsum(counts) - counts, counts)
     place = np.full((n_samples, max(int(counts.max(initial=0)), 1)), -1)
     place[sample[order], slot] = order
     there = place >= 0
-    return spikes_of(np.append(time, 0.0)[place], np.append(neuron, -1)[place], there), place
+    return spikes_of(np.append(time, 0.0)[place], np.append(neuron, -1)[place], there)
+
+
+def ordinals(index: np.ndarray) -> np.ndarray:
+    """How often each number of a row, ``[n_rows, n]``, stands in it before."""
+    order = np.argsort(index, -1, kind="stable")
+    ranked = np.take_along_axis(index, order, -1)
+    place = np.broadcast_to(np.arange(index.shape[-1]), index.shape)
+    begins = np.concatenate([np.ones_like(ranked[:, :1], bool), np.diff(ranked, axis=-1) != 0], -1)
+    first = np.maximum.accumulate(np.where(begins, place, 0), -1)
+    found = np.empty(index.shape, np.int64)
+    np.put_along_axis(found, order, place - first, -1)
+    return found
 
 
 def split(stage: Stage, spikes: Spikes) -> dict[str, Spikes]:

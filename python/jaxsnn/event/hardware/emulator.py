@@ -2,13 +2,11 @@
 
 The membranes are solved exactly in continuous time, as those of the model are, by the same ops with
 constants of its own for every neuron; only what is digital on the chip, events, goes by the clock.
-What these ops do not know of, saturation, holdoff, and noise of events in a cycle of populations,
-is solved in steps of the clock instead.
+What these ops do not know of, saturation and holdoff, is solved in steps of the clock instead.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +18,8 @@ import numpy as np
 from jaxsnn.base.types import LIFParameters, Spikes, initial_state
 from jaxsnn.event.hardware import _clocked, transforms
 from jaxsnn.event.hardware._membranes import Found, Recorder
-from jaxsnn.event.hardware._stages import Stage, stages
+from jaxsnn.event.hardware._neurons import constants
+from jaxsnn.event.hardware._stages import Stage, stages, unrolled
 from jaxsnn.event.hardware._trains import (
     Noise,
     delayed,
@@ -38,15 +37,43 @@ from jaxsnn.ops import Status, event_loop
 
 __all__ = ["EmulatedBackend"]
 
-# How many spikes of a neuron have noise of their own, where it is drawn before they are known.
-_MOST_NOISES = 64
+_MOST_PER_NEURON = 64  # spikes in a sample
 
 
 class _Compiled(NamedTuple):
+    """A network.
+
+    Attributes:
+        spec: of the network.
+        calibration: of the chip.
+        stages: in order.
+        opened: of those that hear themselves, by the first population, what `unrolled` gives.
+        simulate: `_simulate`, compiled.
+    """
+
     spec: NetworkSpec
     calibration: Calibration
     stages: list[Stage]
+    opened: dict[str, tuple[Stage, dict[str, str], dict[str, str]]]
     simulate: Callable[..., Any]
+
+
+class _StageRun(NamedTuple):
+    """What a stage is run with.
+
+    Attributes:
+        constants: of the neurons, ``[n_samples or 1, n_neurons]``.
+        runtime: s.
+        per_neuron: the most spikes that a neuron can have in a sample.
+        noise: of the trial.
+        dtype: of the exact solution.
+    """
+
+    constants: dict[str, np.ndarray]
+    runtime: float
+    per_neuron: int
+    noise: Noise
+    dtype: np.dtype
 
 
 class EmulatedBackend:
@@ -90,7 +117,10 @@ class EmulatedBackend:
         found = errors_of(validate(spec))
         if found:
             raise HardwareCapacityError("; ".join(issue.message for issue in found))
-        return _Compiled(spec, calibration, stages(spec), jax.jit(_simulate, static_argnums=0))
+        found = stages(spec)
+        opened = {s.populations[0].name: unrolled(s, spec) for s in found if s.recurrent}
+        simulate = jax.jit(_simulate, static_argnums=0)
+        return _Compiled(spec, calibration, found, opened, simulate)
 
     def run(self, compiled: _Compiled, request: RunRequest) -> RunResult:
         """Runs a batch; see `Backend`."""
@@ -145,9 +175,6 @@ class EmulatedBackend:
             meta={"backend": "emulated", "chip": self.chip, "samples": n_samples},
         )
 
-    def _fixed(self, effect: str, owner: str) -> np.random.Generator:
-        return generator("chip", self.chip, effect, owner)
-
     def _sent(self, spikes: Spikes, runtime: float) -> Spikes:
         there = transforms.sendable(spikes, runtime)
         time = np.asarray(spikes.time, np.float64)
@@ -162,138 +189,119 @@ class EmulatedBackend:
         strength = np.asarray(weights, np.float64) * calibration.weight_scale
         if config.quantised:
             strength = transforms.linear_saturating(weights, calibration.weight_scale)
-        gains = self._fixed("synapse_gain", label).standard_normal(strength.shape)
+        gains = generator("chip", self.chip, "synapse_gain", label).standard_normal(strength.shape)
         return strength / config.weight_scale * gain(config.synapse_gain_std, gains)
-
-    def _neurons(self, stage: Stage, n_samples: int, noise: Noise) -> dict[str, np.ndarray]:
-        """The constants of the neurons in this run, ``[n_samples or 1, n_neurons]``."""
-        config, joined = self.config, {}
-        for population in stage.populations:
-            name, size, params = population.name, population.size, population.params
-            model = {
-                field.name: np.broadcast_to(
-                    np.asarray(getattr(params, field.name), np.float64), (1, size)
-                )
-                for field in dataclasses.fields(LIFParameters)
-            }
-
-            def drawn(effect: str, name: str = name, size: int = size) -> np.ndarray:
-                return self._fixed(effect, name).standard_normal((1, size))
-
-            gap = model["v_th"] - model["v_leak"]
-            v_leak = model["v_leak"] + gap * config.v_leak_std * drawn("v_leak")
-            trial = noise(f"trial {name}").standard_normal((n_samples, size))
-            batch = noise(f"batch {name}").standard_normal((1, size))
-            factor = gain(config.threshold_std, drawn("threshold"))
-            factor = factor * gain(config.threshold_batch_std, batch)
-            if config.threshold_trial_std > 0:
-                factor = factor * gain(config.threshold_trial_std, trial)
-            v_th = model["v_leak"] + gap * factor
-            v_reset = model["v_reset"] + gap * config.v_reset_std * drawn("v_reset")
-            t_ref = model["t_ref"]
-            if config.refractory_time is not None:
-                chosen = transforms.quantise_refractory(config.refractory_time)
-                t_ref = np.full((1, size), chosen)
-            joined[name] = {
-                "tau_mem": model["tau_mem"] * gain(config.tau_mem_std, drawn("tau_mem")),
-                "tau_syn": model["tau_syn"] * gain(config.tau_syn_std, drawn("tau_syn")),
-                "v_th": v_th,
-                "v_leak": v_leak,
-                "v_reset": np.minimum(v_reset, v_th - 1e-3 * np.abs(gap)),
-                "t_ref": t_ref,
-                "alive": self._fixed("dead", name).random((1, size)) >= config.p_dead,
-            }
-        fields = next(iter(joined.values()))
-        lead = {field: max(joined[name][field].shape[0] for name in joined) for field in fields}
-        return {
-            field: stage.per_neuron(
-                {
-                    name: np.broadcast_to(own[field], (lead[field], own[field].shape[-1]))
-                    for name, own in joined.items()
-                }
-            )
-            for field in fields
-        }
 
     def _run_stage(
         self, compiled: _Compiled, stage: Stage, heard, weights, request, noise, dtype
     ) -> dict[str, Found]:
+        config = self.config
         inputs = {name: heard[name] for name in stage.sources}
         n_samples = next(iter(inputs.values())).time.shape[0]
-        constants = self._neurons(stage, n_samples, noise)
-        constants["clamped"] = np.maximum(constants["t_ref"] - self.config.holdoff_time, 0)
+        own_constants = constants(config, self.chip, stage, n_samples, noise)
         own = {
             p.label: weights[p.label]
             for p in compiled.spec.projections
             if p.target in {q.name for q in stage.populations}
         }
-        shortest = float(constants["t_ref"].min())
-        per_neuron = 8 if shortest == 0 else math.ceil(request.runtime / shortest) + 1
-        per_neuron = min(per_neuron, _MOST_NOISES)
-        if self._by_clock(stage, request.runtime):
-            found = self._in_steps(stage, constants, own, inputs, request, noise, per_neuron)
+        shortest = float(own_constants["t_ref"].min())
+        most = 8 if shortest == 0 else math.ceil(request.runtime / shortest) + 1
+        per_neuron = min(most, _MOST_PER_NEURON)
+        run = _StageRun(
+            own_constants,
+            request.runtime,
+            min(per_neuron, _MOST_PER_NEURON),
+            noise,
+            np.dtype(dtype),
+        )
+        noisy = (
+            self._jitter(request.runtime) > 0 or config.jitter_bias != 0 or config.p_loss_chip > 0
+        )
+        if stage.recurrent and (noisy or self._by_clock):
+            found = self._settled(compiled, stage, run, own, inputs)
         else:
-            room = max(sum(p.n_spikes for p in stage.populations), stage.n_neurons * per_neuron)
-            setup = _Setup(stage, room, float(request.runtime), float(self.config.delay_int))
-            spikes = _exact(compiled.simulate, setup, constants, own, inputs, dtype)
             found = {}
-            for name, crossed in split(stage, spikes).items():
+            for name, crossed in self._crossings(compiled, stage, run, own, inputs).items():
                 emitted = self._jittered(name, crossed, request.runtime, noise)
-                lost = noise(f"chip {name}").random(emitted.time.shape) < self.config.p_loss_chip
+                lost = noise(f"chip {name}").random(emitted.time.shape) < config.p_loss_chip
                 found[name] = (crossed, emitted, lost)
-        return {name: Found(*what, stage.own(name, constants)) for name, what in found.items()}
+        return {name: Found(*what, stage.own(name, own_constants)) for name, what in found.items()}
 
-    def _by_clock(self, stage: Stage, runtime: float) -> bool:
-        """Whether the exact solver lacks an effect that matters to a stage."""
-        config = self.config
-        noisy = self._jitter(runtime) > 0 or config.jitter_bias != 0 or config.p_loss_chip > 0
-        return config.i_max is not None or config.holdoff_time > 0 or (stage.recurrent and noisy)
+    @property
+    def _by_clock(self) -> bool:
+        """Whether the exact solver lacks an effect."""
+        return self.config.i_max is not None or self.config.holdoff_time > 0
 
-    def _in_steps(self, stage, constants, weights, inputs, request, noise, per_neuron):
-        """The spikes of each population by steps of the clock: crossed, emitted, lost."""
-        config = self.config
-        clock = config.clock_hz or transforms.CLOCK_HZ
-        n_samples = next(iter(inputs.values())).time.shape[0]
-        shape = (n_samples, stage.n_neurons, per_neuron)
-        # Spikes in a cycle change what comes, so that their noise is drawn before.
-        jitter, lost = np.zeros(shape), np.zeros(shape, bool)
-        begin = 0
-        for p in stage.populations:
-            some, size = slice(begin, begin + p.size), (n_samples, p.size, per_neuron)
-            normal = noise(f"jitter {p.name}").standard_normal(size)
-            jitter[:, some] = config.jitter_bias + self._jitter(request.runtime) * normal
-            lost[:, some] = noise(f"chip {p.name}").random(size) < config.p_loss_chip
-            begin += p.size
+    def _crossings(
+        self, compiled: _Compiled, stage: Stage, run: _StageRun, weights, inputs
+    ) -> dict[str, Spikes]:
+        """The spikes of each population, without any noise on their way."""
+        if not self._by_clock:
+            delay = float(self.config.delay_int)
+            setup = _Setup(stage, _room(stage, run), float(run.runtime), delay)
+            return split(stage, _exact(compiled.simulate, setup, run, weights, inputs))
         with jax.enable_x64(True):
             incoming, recurrent = jax.tree.map(np.asarray, stage.weights(weights))
             arrivals = jax.tree.map(np.asarray, stage.inputs(inputs))
-        if not all(np.isfinite(w).all() for w in (incoming, recurrent) if w is not None):
+        assert recurrent is None
+        if not np.isfinite(incoming).all():
             raise HardwareError("emulated chip: weights are not finite")
-        alive = constants["alive"]
-        fired = _clocked.simulate(
-            _clocked.Clocked(
-                math.ceil(request.runtime * clock), round(config.delay_int * clock), config.i_max
-            ),
-            constants,
-            incoming * alive,
-            None if recurrent is None else recurrent * alive,
+        sample, neuron, time = _clocked.simulate(
+            run.constants,
+            incoming * run.constants["alive"],
             arrivals,
-            np.where(lost, _clocked.LOST, np.rint(jitter * clock)).astype(np.int32),
-            1 / clock,
+            runtime=run.runtime,
+            dt=1 / self._clock,
+            i_max=self.config.i_max,
         )
-        at = (fired.sample, fired.neuron, fired.ordinal % per_neuron)
-        # A crossing lies somewhere in its step.
-        crossed = (fired.step + 0.5) / clock
-        emitted = np.maximum(crossed + jitter[at], 0)
-        found = {}
-        for name, of_neurons in stage.spans().items():
-            mine = (fired.neuron >= of_neurons.start) & (fired.neuron < of_neurons.stop)
-            sample, neuron = fired.sample[mine], fired.neuron[mine] - of_neurons.start
-            place = from_events(sample, neuron, crossed[mine], n_samples)[0]
-            seen, order = from_events(sample, neuron, emitted[mine], n_samples)
-            gone = np.append(lost[at][mine], False)
-            found[name] = (place, seen, gone[order])
-        return found
+        return split(stage, from_events(sample, neuron, time, len(arrivals.time)))
+
+    def _settled(
+        self, compiled: _Compiled, stage: Stage, run: _StageRun, weights, inputs
+    ) -> dict[str, tuple[Spikes, Spikes, np.ndarray]]:
+        """Crossed, emitted and lost spikes of populations that hear each other with noise.
+
+        What they hear is first taken to be nothing, then what they sent, until it is the same:
+        every round is right for one more spike at least, and mostly for one more delay.
+        """
+        config = self.config
+        opened, sources, labels = compiled.opened[stage.populations[0].name]
+        weights = {labels[label]: w for label, w in weights.items()}
+        n_samples = next(iter(inputs.values())).time.shape[0]
+        jitter, lost = {}, {}
+        for p in stage.populations:
+            shape = (n_samples, p.size, run.per_neuron)
+            normal = run.noise(f"jitter {p.name}").standard_normal(shape)
+            jitter[p.name] = config.jitter_bias + self._jitter(run.runtime) * normal
+            # None arrives before it was sent.
+            jitter[p.name] = np.maximum(jitter[p.name], 1 / self._clock - config.delay_int)
+            lost[p.name] = run.noise(f"chip {p.name}").random(shape) < config.p_loss_chip
+        room = _room(stage, run)
+        nothing = spikes_of(*np.zeros((3, n_samples, room)))
+        heard = dict.fromkeys(sources, nothing)
+        for _ in range(room + 2):
+            given = {sources[name]: spikes for name, spikes in heard.items()}
+            crossed = self._crossings(compiled, opened, run, weights, inputs | given)
+            found, before = {}, heard
+            for name, spikes in crossed.items():
+                time, index = np.asarray(spikes.time), np.asarray(spikes.index)
+                own = (np.arange(n_samples)[:, None], index, ordinals(index) % run.per_neuron)
+                found[name] = (spikes, *_in_order(time + jitter[name][own], index, lost[name][own]))
+            heard = {
+                name: delayed(emitted, config.delay_int, gone)
+                for name, (_, emitted, gone) in found.items()
+            }
+            if all(_equal(heard[name], before[name]) for name in heard):
+                return found
+        names = ", ".join(p.name for p in stage.populations)
+        raise HardwareError(
+            f"emulated chip: {names} have more than {room} spikes per sample, expected fewer: "
+            "the neurons fire in bursts, lower the weights or set refractory_time"
+        )
+
+    @property
+    def _clock(self) -> float:
+        return self.config.clock_hz or transforms.CLOCK_HZ
 
     def _jitter(self, runtime: float) -> float:
         config = self.config
@@ -313,7 +321,7 @@ class EmulatedBackend:
         config = self.config
         time, index = np.asarray(spikes.time), np.asarray(spikes.index)
         kept = (index >= 0) & (noise(f"record {name}").random(time.shape) >= config.p_loss_record)
-        clock = config.clock_hz or transforms.CLOCK_HZ
+        clock = self._clock
         cycles = np.where(kept, time, 0) * clock
         if config.clock_hz is not None:
             cycles = np.floor(cycles)
@@ -332,16 +340,33 @@ class _Setup(NamedTuple):
     delay: float
 
 
-def _exact(simulate, setup: _Setup, constants, weights, inputs, dtype: np.dtype) -> Spikes:
+def _room(stage: Stage, run: _StageRun) -> int:
+    """How many spikes of a stage there can be in a sample."""
+    return max(sum(p.n_spikes for p in stage.populations), stage.n_neurons * run.per_neuron)
+
+
+def _in_order(time: np.ndarray, index: np.ndarray, mask: np.ndarray) -> tuple[Spikes, np.ndarray]:
+    """Spikes, padding among them, in time order, and a mask of them likewise."""
+    spikes = spikes_of(np.maximum(time, 0), index, index >= 0)
+    order = np.argsort(spikes.time, -1, kind="stable")
+    time, index, mask = (np.take_along_axis(x, order, -1) for x in (*spikes, mask))
+    return spikes_of(time, index, index >= 0), mask
+
+
+def _equal(a: Spikes, b: Spikes) -> bool:
+    return np.array_equal(a.time, b.time) and np.array_equal(a.index, b.index)
+
+
+def _exact(simulate, setup: _Setup, run: _StageRun, weights, inputs) -> Spikes:
     """The spikes of a stage in continuous time."""
     constants = {
         name: values.flat[0] if (values == values.flat[0]).all() else values
-        for name, values in constants.items()
+        for name, values in run.constants.items()
         if name != "clamped"
     }  # one for all neurons is faster
     alive = constants.pop("alive")
-    with jax.enable_x64(dtype == np.float64):
-        cast = _cast((constants, weights, inputs), dtype)
+    with jax.enable_x64(run.dtype == np.float64):
+        cast = _cast((constants, weights, inputs), run.dtype)
         time, index, status = jax.device_get(simulate(setup, *cast, alive))
     if np.any(status == int(Status.EVENT_CAPACITY)):
         names = ", ".join(p.name for p in setup.stage.populations)
