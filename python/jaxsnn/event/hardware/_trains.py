@@ -17,8 +17,8 @@ def spikes_of(time: np.ndarray, index: np.ndarray, there: np.ndarray) -> Spikes:
     return Spikes(time, index)  # pyright: ignore[reportArgumentType]
 
 
-def delayed(spikes: Spikes, delay: float, lost: np.ndarray | None) -> Spikes:
-    """Spikes a delay later, in s, without those that are lost."""
+def delayed(spikes: Spikes, lost: np.ndarray | None = None, delay: float = 0.0) -> Spikes:
+    """Spikes without those that are lost, the others a delay later, in s."""
     there = np.asarray(spikes.index) >= 0
     if lost is not None:
         there &= ~lost

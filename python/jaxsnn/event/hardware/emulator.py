@@ -26,6 +26,7 @@ from jaxsnn.event.hardware._trains import (
     from_events,
     gain,
     generator,
+    ordinals,
     spikes_of,
     split,
 )
@@ -140,12 +141,12 @@ class EmulatedBackend:
             p.label: self._on_chip(p.label, request.weights[p.label], compiled.calibration)
             for p in spec.projections
         }
-        heard = {n: delayed(s, config.delay_ext, None) for n, s in heard.items()}
+        heard = {n: delayed(s, delay=config.delay_ext) for n, s in heard.items()}
         found: dict[str, Found] = {}
         for stage in compiled.stages:
             own = self._run_stage(compiled, stage, heard, weights, request, noise, dtype)
             for name, what in own.items():
-                heard[name] = delayed(what.emitted, config.delay_int, what.lost)
+                heard[name] = delayed(what.emitted, what.lost, config.delay_int)
             found |= own
         results = {
             p.name: self._recorded(
@@ -273,8 +274,6 @@ class EmulatedBackend:
             shape = (n_samples, p.size, run.per_neuron)
             normal = run.noise(f"jitter {p.name}").standard_normal(shape)
             jitter[p.name] = config.jitter_bias + self._jitter(run.runtime) * normal
-            # None arrives before it was sent.
-            jitter[p.name] = np.maximum(jitter[p.name], 1 / self._clock - config.delay_int)
             lost[p.name] = run.noise(f"chip {p.name}").random(shape) < config.p_loss_chip
         room = _room(stage, run)
         nothing = spikes_of(*np.zeros((3, n_samples, room)))
@@ -282,15 +281,15 @@ class EmulatedBackend:
         for _ in range(room + 2):
             given = {sources[name]: spikes for name, spikes in heard.items()}
             crossed = self._crossings(compiled, opened, run, weights, inputs | given)
-            found, before = {}, heard
+            found, before, heard = {}, heard, {}
             for name, spikes in crossed.items():
                 time, index = np.asarray(spikes.time), np.asarray(spikes.index)
                 own = (np.arange(n_samples)[:, None], index, ordinals(index) % run.per_neuron)
-                found[name] = (spikes, *_in_order(time + jitter[name][own], index, lost[name][own]))
-            heard = {
-                name: delayed(emitted, config.delay_int, gone)
-                for name, (_, emitted, gone) in found.items()
-            }
+                late, gone = jitter[name][own], lost[name][own]
+                found[name] = (spikes, *_in_order(time + late, index, gone))
+                # None arrives before the cycle behind the one in which it was sent.
+                arrival = time + np.maximum(late + config.delay_int, 1 / self._clock)
+                heard[name] = delayed(*_in_order(arrival, index, gone))
             if all(_equal(heard[name], before[name]) for name in heard):
                 return found
         names = ", ".join(p.name for p in stage.populations)
