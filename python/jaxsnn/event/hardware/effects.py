@@ -104,8 +104,9 @@ class EmulatorConfig:
             for field in dataclasses.fields(EmulatorConfig)
             if field.name not in _POSITIVE
         }
+        off["i_max"] = None
         off |= {"quantised": False, "record_offset_cycles": 0, "refractory_time": None}
-        return EmulatorConfig(**(off | {"i_max": None} | changes))
+        return EmulatorConfig(**(off | changes))
 
     @staticmethod
     def pessimistic(**changes: Any) -> EmulatorConfig:
