@@ -40,14 +40,60 @@ def inputs(n_samples=4, n_inputs=10, seed=1):
     return {"input": Spikes(time, index)}
 
 
-def run(config=None, *, chip=0, seed=0, spikes=None, network=None, values=None, calibration=None):
+def run(
+    config=None,
+    *,
+    chip=0,
+    seed=0,
+    spikes=None,
+    network=None,
+    values=None,
+    calibration=None,
+    runtime=RUNTIME,
+    **asked,
+):
     backend = EmulatedBackend(chip, EmulatorConfig.ideal() if config is None else config)
     spec = NetworkSpec.from_graph(graph() if network is None else network)
     compiled = backend.compile(spec, calibration or backend.calibration())
     request = RunRequest(
         inputs=inputs() if spikes is None else spikes,
         weights=weights() if values is None else values,
-        runtime=RUNTIME,
+        runtime=runtime,
         seed=seed,
+        **asked,
     )
     return backend.run(compiled, request)
+
+
+def single(
+    config,
+    *,
+    weight,
+    v_th=1.0,
+    sample_times=(0.0,),
+    n_spikes=10,
+    chip=0,
+    size=1,
+    seed=0,
+    runtime=RUNTIME,
+    **asked,
+):
+    """One input to ``size`` neurons that do not hear each other."""
+    network = Graph()
+    params = LIFParameters(tau_mem=12e-6, tau_syn=6e-6, v_th=v_th, t_ref=30e-6)
+    network.add("input", Source(1))
+    network.add("hidden", EventPropLIF(size, n_spikes=n_spikes, t_max=runtime, params=params))
+    network.connect("input", "hidden")
+    time = np.asarray(sample_times, np.float64)[:, None]
+    spikes = {"input": Spikes(time, np.zeros(time.shape, np.int32))}
+    values = {"input->hidden": np.full((1, size), float(weight))}
+    return run(
+        config,
+        network=network,
+        values=values,
+        spikes=spikes,
+        chip=chip,
+        seed=seed,
+        runtime=runtime,
+        **asked,
+    )

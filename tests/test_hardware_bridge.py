@@ -241,12 +241,6 @@ def test_a_connection_that_is_lost(monkeypatch, tmp_path, version):
         sys.modules["hxtorch"].init_hardware()
 
 
-def test_the_emulated_chip_records_no_membrane(tmp_path):
-    backend = EmulatedBackend()
-    with pytest.raises(HardwareError, match="traces are asked of hidden, expected none"):
-        backend.run(compiled(backend, tmp_path), request(traces={"hidden": 0}))
-
-
 def test_use_before_opening(tmp_path):
     with pytest.raises(HardwareConnectionError, match="not open"):
         compiled(GrenadeBackend(), tmp_path)
@@ -292,6 +286,8 @@ def test_what_does_not_fit(monkeypatch, tmp_path):
             backend.run(network, request(traces={"hidden": 0, "output": 0}))
         with pytest.raises(ValueError, match="no neuron 100 in population 'hidden'"):
             backend.run(network, request(traces={"hidden": 100}))
+        with pytest.raises(HardwareError, match="CADC is asked of hidden, expected none"):
+            backend.run(network, request(cadc=("hidden",)))
         few = graph(hidden=2, n_inputs=3)
         small = compiled(backend, tmp_path, few)
         weights = request(hidden=2, n_inputs=3).weights

@@ -268,6 +268,7 @@ def test_program_measures_an_emulated_chip(tmp_path, capsys):
     assert "of chip 'emulated-5'" in capsys.readouterr().err
 
 
+# Targets have plain fields in the first, typed arrays in the others.
 @pytest.mark.parametrize("version", ["2024-08", "2026-06", "G3"])
 def test_program_calibrates_and_measures_a_chip(tmp_path, capsys, monkeypatch, version):
     params = LIFParameters(tau_mem=12e-6, tau_syn=6e-6, t_ref=30e-6)
@@ -287,7 +288,10 @@ def test_program_calibrates_and_measures_a_chip(tmp_path, capsys, monkeypatch, v
     assert names[:3] == ["calix.calibrate", "calix target", "dlens_vx_v3.sta.to_portablebinary"]
     target = transcript.calls[1][1]
     assert target["tau_mem"] == pytest.approx(12e-6)
+    assert target["tau_syn"] == pytest.approx(6e-6)
     assert target["refractory_time"] == pytest.approx(30e-6)
+    assert [target[name] for name in ("leak", "reset", "i_synin_gm")] == [80, 80, 500]
+    assert target["membrane_capacitance"] == 63
     assert names[-1] == "hxtorch.release_hardware"
     n_calls = len(names)
     assert run(tmp_path, *arguments) == 0
@@ -319,14 +323,14 @@ def test_program_names_what_is_missing(tmp_path, capsys, monkeypatch):
     assert "calix.spiking.neuron.NeuronCalibTarget is missing" in capsys.readouterr().err
 
 
-def test_targets_of_typed_arrays_are_named(tmp_path, capsys, monkeypatch):
-    class Typed:
-        """As calix has them since 2026-05: no plain fields."""
+def test_targets_of_another_kind_are_named(tmp_path, capsys, monkeypatch):
+    class Unknown:
+        """Neither plain fields nor typed arrays."""
 
     install(monkeypatch, "G3", FakeChip())
-    monkeypatch.setattr(sys.modules["calix.spiking.neuron"], "NeuronCalibTarget", Typed)
+    monkeypatch.setattr(sys.modules["calix.spiking.neuron"], "NeuronCalibTarget", Unknown)
     assert run(tmp_path) == 1
-    assert "targets of typed arrays are not supported" in capsys.readouterr().err
+    assert "NeuronCalibTarget.i_synin_gm is missing" in capsys.readouterr().err
 
 
 def test_json_is_for_people(tmp_path):

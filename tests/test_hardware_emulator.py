@@ -5,16 +5,12 @@ import math
 import numpy as np
 import pytest
 
-from hardware_networks import RUNTIME, graph, inputs, run, weights
-from jaxsnn.base.types import LIFParameters, Spikes
-from jaxsnn.event import EventPropLIF, Graph, Source
+from hardware_networks import RUNTIME, graph, inputs, run, single, weights
+from jaxsnn.base.types import Spikes
 from jaxsnn.event.hardware import (
-    EmulatedBackend,
     EmulatorConfig,
     HardwareCapacityError,
     HardwareError,
-    NetworkSpec,
-    RunRequest,
     transforms,
 )
 from oracle.network import Network, Population, Projection
@@ -65,19 +61,6 @@ def test_ideal_is_the_model_up_to_the_clock(recurrent):
             assert np.all(np.isinf(found.time[sample, n:]))
             most = max(most, np.bincount(expected.index[mine], minlength=1).max())
     assert most > 1  # several spikes of a neuron
-
-
-def single(config, *, weight, v_th=1.0, sample_times=(0.0,), n_spikes=10, chip=0, size=1, seed=0):
-    """One input to ``size`` neurons that do not hear each other."""
-    network = Graph()
-    params = LIFParameters(tau_mem=12e-6, tau_syn=6e-6, v_th=v_th, t_ref=30e-6)
-    network.add("input", Source(1))
-    network.add("hidden", EventPropLIF(size, n_spikes=n_spikes, t_max=RUNTIME, params=params))
-    network.connect("input", "hidden")
-    time = np.asarray(sample_times, np.float64)[:, None]
-    spikes = {"input": Spikes(time, np.zeros(time.shape, np.int32))}
-    values = {"input->hidden": np.full((1, size), float(weight))}
-    return run(config, network=network, values=values, spikes=spikes, chip=chip, seed=seed)
 
 
 def test_the_peak_of_a_psp_is_a_quarter_of_its_weight():
@@ -175,17 +158,6 @@ def test_jitter_has_its_spread():
     assert np.mean(noisy - exact) == pytest.approx(4e-7, abs=4e-7 / 20)
 
 
-@pytest.mark.parametrize(
-    "effect", ["tau_mem_std", "tau_syn_std", "v_leak_std", "v_reset_std", "synapse_gain_std"]
-)
-def test_mismatch_makes_chips_differ(effect):
-    config = ideal(**{effect: 0.05})
-    same, again, other = (run(config, chip=chip).spikes["hidden"] for chip in (0, 0, 1))
-    np.testing.assert_array_equal(same.time, again.time)
-    assert not np.array_equal(same.time, other.time)
-    assert not np.array_equal(same.time, run().spikes["hidden"].time)
-
-
 def test_one_spike_per_refractory_time():
     result = run(ideal(refractory_time=30e-6)).spikes["hidden"]
     free = run(ideal(refractory_time=0.0)).spikes["hidden"]
@@ -269,11 +241,3 @@ def test_networks_that_do_not_fit_raise():
 )
 def test_refractory_times_of_the_chip(wanted, had):
     assert transforms.quantise_refractory(wanted) == pytest.approx(had, rel=1e-9)
-
-
-def test_membranes_are_not_recorded():
-    backend = EmulatedBackend()
-    compiled = backend.compile(NetworkSpec.from_graph(graph()), backend.calibration())
-    request = RunRequest(inputs=inputs(), weights=weights(), runtime=RUNTIME, traces={"hidden": 0})
-    with pytest.raises(HardwareError, match="traces are asked of hidden"):
-        backend.run(compiled, request)

@@ -1,5 +1,6 @@
 """Spikes from elsewhere, gradients from the model: in the loop, in layers, in the programs."""
 
+import dataclasses
 import json
 import re
 
@@ -52,6 +53,40 @@ def loss(outputs):
     return jnp.sum(jnp.where(own.index >= 0, values, 0))
 
 
+def relative(found, expected):
+    """The largest difference, relative to the largest entry of the gradient."""
+    found, expected = (np.asarray(x, np.float64) for x in (found, expected))
+    assert np.abs(expected).max() > 0
+    return np.abs(found - expected).max() / np.abs(expected).max()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("dtype", "rtol"), [("float32", 1e-6), ("float64", 1e-9)])
+def test_at_the_operating_point_an_ideal_chip_has_the_gradient_of_the_model(dtype, rtol, seed):
+    """25-100-3 neurons that fire once, 64 samples of five inputs, five times each."""
+    rng = np.random.default_rng(seed)
+    values = {"input->hidden": rng.normal(0.6, 0.32, (25, 100))}
+    values["hidden->output"] = rng.normal(0.5, 0.8, (100, 3))
+    time = np.repeat(rng.uniform(0, 12e-6, (64, 5)), 5, -1)
+    order = np.argsort(time, -1, kind="stable")
+    once = LIFParameters(tau_mem=12e-6, tau_syn=6e-6, t_ref=30e-6)
+    with jax.enable_x64(dtype == "float64"):
+        parameters = {k: {"weights": jnp.asarray(w, dtype)} for k, w in values.items()}
+        time = jnp.asarray(np.take_along_axis(time, order, -1), dtype)
+        spikes = Spikes(time, jnp.asarray(order.astype(np.int32)))
+        network = graph(hidden=100, n_inputs=25, params=once)
+        gradients = [
+            jax.jit(jax.grad(lambda p, apply=apply: loss(apply(p, spikes))))(parameters)
+            for apply in (network.build().apply, in_the_loop(network).apply)
+        ]
+        for name in parameters:
+            expected, found = (gradient[name]["weights"] for gradient in gradients)
+            assert relative(found, expected) < rtol
+
+
+# In float32 a time of 30 to 60 us is known to 2e-12 s, by which currents change in 3e-7 of their
+# value, and gradients in as many slopes at the threshold as that is: the model has its currents
+# from before the rounding. See the test behind the next one.
 @pytest.mark.parametrize("recurrent", [False, True])
 @pytest.mark.parametrize(("dtype", "rtol"), [("float32", 5e-6), ("float64", 1e-9)])
 def test_an_ideal_chip_has_the_gradient_of_the_model(recurrent, dtype, rtol):
@@ -64,10 +99,38 @@ def test_an_ideal_chip_has_the_gradient_of_the_model(recurrent, dtype, rtol):
         found, own = of(chip.apply)(parameters)
         assert float(found) == pytest.approx(float(expected), rel=rtol)
         for name in parameters:
-            a, b = gradient[name]["weights"], own[name]["weights"]
-            assert jnp.abs(a).max() > 0
-            np.testing.assert_allclose(b, a, rtol=0, atol=rtol * float(jnp.abs(a).max()))
+            assert relative(own[name]["weights"], gradient[name]["weights"]) < rtol
         assert chip.losses.masked == 0
+
+
+class RoundedTimes(EmulatedBackend):
+    """A chip whose times went through float32."""
+
+    def run(self, compiled, request):
+        found = super().run(compiled, request)
+        spikes = {
+            name: Spikes(own.time.astype(np.float32).astype(np.float64), own.index)
+            for name, own in found.spikes.items()
+        }
+        return dataclasses.replace(found, spikes=spikes)
+
+
+def test_the_rounding_of_times_to_float32_alone_moves_the_gradient():
+    """With all else in float64, by as much as float32 is allowed to differ."""
+    with jax.enable_x64(True):
+        parameters, spikes = data("float64", recurrent=True)
+        network = graph(recurrent=True)
+        gradients = []
+        for kind in (EmulatedBackend, RoundedTimes):
+            backend = kind(0, EmulatorConfig.ideal(clock_hz=None))
+            options = {"quantised": False, "min_slope": 0.0, "runtime": RUNTIME}
+            chip = InTheLoop(network, backend, backend.calibration(), **options)
+            gradients.append(
+                jax.jit(jax.grad(lambda p, chip=chip: loss(chip.apply(p, spikes))))(parameters)
+            )
+        exact, rounded = gradients
+        moved = [relative(rounded[n]["weights"], exact[n]["weights"]) for n in parameters]
+        assert 1e-7 < max(moved) < 5e-6
 
 
 def test_gradient_by_finite_differences():
@@ -204,11 +267,28 @@ def test_weights_in_whole_lsb():
     scale = 56.0
     w = np.array([0.5 / scale, 1.5 / scale, 63.4 / scale, 63.6 / scale, 2.0, -2.0, 0.0])
     assert transforms.linear_saturating(w, scale).tolist() == [0, 2, 63, 63, 63, -63, 0]
+    edge = np.array([62.49, 62.51, 63.49, 63.51, -62.49, -62.51, -63.49, -63.51]) / scale
+    expected = [62, 63, 63, 63, -62, -63, -63, -63]
+    assert transforms.linear_saturating(edge, scale).tolist() == expected
     values, gradient = jax.vmap(jax.value_and_grad(lambda x: transforms.quantise(x, scale)))(
         jnp.asarray(w, jnp.float32)
     )
     np.testing.assert_allclose(values * scale, [0, 2, 63, 63, 63, -63, 0], atol=1e-5)
     assert np.all(np.asarray(gradient) == 1)
+
+
+def test_full_and_empty_slots():
+    time = np.array([[3.0, 1.0, 2.0, np.inf], [np.inf] * 4])
+    index = np.array([[1, 0, 1, -1], [-1] * 4], np.int32)
+    spikes, recorded, dropped = transforms.fill_slots(time, index, 5)
+    np.testing.assert_array_equal(spikes.index, [[0, 1, 1, -1, -1], [-1] * 5])
+    np.testing.assert_array_equal(spikes.time[0], [1, 2, 3, np.inf, np.inf])
+    assert (recorded.tolist(), dropped.tolist()) == ([3, 0], [0, 0])
+    # The neurons in front keep their spikes, of the last one the latest is left out.
+    spikes, recorded, dropped = transforms.fill_slots(time, index, 2)
+    np.testing.assert_array_equal(spikes.index[0], [0, 1])
+    np.testing.assert_array_equal(spikes.time[0], [1, 2])
+    assert (recorded.tolist(), dropped.tolist()) == ([3, 0], [1, 0])
 
 
 def test_cycles_and_seconds():

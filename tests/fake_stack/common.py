@@ -114,7 +114,11 @@ def dlens(stack, *, lola):
             Timer=namespace(Value=namespace(fpga_clock_cycles_per_us=CYCLES_PER_US, max=2**32 - 1)),
             NeuronConfig=namespace(ReadoutSource=namespace(membrane=Membrane())),
         ),
-        "halco": namespace(CompartmentOnLogicalNeuron=CompartmentOnLogicalNeuron),
+        "halco": namespace(
+            CompartmentOnLogicalNeuron=CompartmentOnLogicalNeuron,
+            AtomicNeuronOnDLS=AtomicNeuronOnDLS,
+            iter_all=iter_all,
+        ),
         "lola": lola,
         "sta": namespace(
             PlaybackProgramBuilderDumper=Dumper,
@@ -157,25 +161,116 @@ class Quantity:
         return Quantity(expect(number, float, where="quantity") * self.value)
 
 
-def calix(stack):
-    """calix and quantities, of the time of targets with plain fields."""
+N_NEURONS = 512
 
-    class NeuronCalibTarget(Strict):
-        leak: int
-        reset: int
-        threshold: int
-        tau_mem: Quantity
-        tau_syn: Quantity
-        refractory_time: Quantity
-        i_synin_gm: int
-        synapse_dac_bias: int
-        membrane_capacitance: int
 
-        def __init__(self):
-            self.i_synin_gm = 500
+class AtomicNeuronOnDLS(Key):
+    pass
+
+
+def iter_all(kind):
+    expect(kind, type, where="iter_all")
+    require(kind is AtomicNeuronOnDLS, "iter_all of what is no coordinate")
+    return map(AtomicNeuronOnDLS, range(N_NEURONS))
+
+
+class TypedArray:
+    """Equal numbers of one type, or arrays of them, for all neurons."""
+
+    def __init__(self, kinds, default, size=N_NEURONS):
+        self._kinds, self._values = kinds, [default] * size
+
+    def fill(self, value):
+        self._values = [expect(value, *self._kinds, where="fill")] * len(self._values)
+
+    def only(self):
+        require(len(set(self._values)) == 1, "the neurons differ")
+        return self._values[0]
+
+
+class ArrayOfPairs:
+    """For all neurons, of the excitatory and the inhibitory input."""
+
+    def __init__(self, default):
+        self._rows = [TypedArray((float,), default, 2) for _ in range(N_NEURONS)]
+
+    def __getitem__(self, neuron):
+        return self._rows[int(expect(neuron, AtomicNeuronOnDLS, where="tau_syn"))]
+
+    def only(self):
+        found = {row.only() for row in self._rows}
+        require(len(found) == 1, "the neurons differ")
+        return found.pop()
+
+
+class CalibratedMatchingCubaSynapticInput(Strict):
+    i_synin_gm: int
+
+    def __init__(self):
+        self.i_synin_gm = 500
+
+
+class PlainTarget(Strict):
+    """calix.spiking.neuron.NeuronCalibTarget until 2026-04."""
+
+    leak: int
+    reset: int
+    threshold: int
+    tau_mem: Quantity
+    tau_syn: Quantity
+    refractory_time: Quantity
+    i_synin_gm: int
+    synapse_dac_bias: int
+    membrane_capacitance: int
+
+    def __init__(self):
+        self.i_synin_gm = 500
+
+    def fields(self):
+        return {
+            name: v.value if isinstance(v := getattr(self, name), Quantity) else v
+            for name in PlainTarget.__annotations__
+        }
+
+
+class TypedTarget(Strict):
+    """The same since 2026-05, of which all but one field are members that cannot be replaced."""
+
+    synapse_dac_bias: int
+
+    def __init__(self):
+        self._leak = TypedArray((int,), 80)
+        self._reset = TypedArray((int,), 70)
+        self._threshold = TypedArray((int,), 125)
+        self._tau_mem = TypedArray((float,), 10e-6)
+        self._tau_syn = ArrayOfPairs(10e-6)
+        self._refractory_time = TypedArray((float,), 2e-6)
+        self._membrane_capacitance = TypedArray((int,), 63)
+        self._cuba_synin = CalibratedMatchingCubaSynapticInput()
+        self.synapse_dac_bias = 600
+
+    def __getattr__(self, name):
+        if not name.startswith("_") and f"_{name}" in vars(self):
+            return vars(self)[f"_{name}"]
+        raise AttributeError(f"NeuronCalibTarget has no {name}", name=name, obj=self)
+
+    def fields(self):
+        found = {
+            name: getattr(self, name).only()
+            for name in PlainTarget.__annotations__
+            if name not in ("i_synin_gm", "synapse_dac_bias")
+        }
+        found["i_synin_gm"] = expect(self.cuba_synin.i_synin_gm, int, where="i_synin_gm")
+        found["synapse_dac_bias"] = expect(self.synapse_dac_bias, int, where="synapse_dac_bias")
+        return found
+
+
+def calix(stack, *, typed=False):
+    """calix and quantities, with targets of plain fields or of typed arrays."""
+    target_type = TypedTarget if typed else PlainTarget
 
     class SpikingCalibTarget(Strict):
-        neuron_target: NeuronCalibTarget
+        neuron_target: target_type
 
     class Result:
         def __init__(self, text):
@@ -190,11 +285,7 @@ def calix(stack):
         require(cache_paths == [] and options is connection is None and not cache_read_only, "")
         if not stack.chip.connected:
             raise RuntimeError("No connection present.")
-        found = target.neuron_target
-        fields = {
-            name: v.value if isinstance(v := getattr(found, name), Quantity) else v
-            for name in NeuronCalibTarget.__annotations__
-        }
+        fields = expect(target.neuron_target, target_type, where="neuron_target").fields()
         for name in ("tau_mem", "tau_syn", "refractory_time"):
             require(0.3e-6 <= fields[name] <= 60e-6, f"{name} is {fields[name]} s; its unit?")
         stack.transcript.add("calix target", fields)
@@ -203,7 +294,7 @@ def calix(stack):
     return {
         "calix": namespace(calibrate=stack.call("calix.calibrate", calibrate)),
         "calix.spiking": namespace(SpikingCalibTarget=SpikingCalibTarget),
-        "calix.spiking.neuron": namespace(NeuronCalibTarget=NeuronCalibTarget),
+        "calix.spiking.neuron": namespace(NeuronCalibTarget=target_type),
         "quantities": namespace(us=Quantity(1e-6)),
     }
 

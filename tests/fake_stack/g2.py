@@ -63,7 +63,10 @@ def modules(stack, version):
         },
         "pygrenade_vx.common": common,
         "dlens_vx_v3": dlens(stack, lola=namespace(Chip=Chip)),
-        **{name: vars(members) for name, members in calix(stack).items()},
+        **{
+            name: vars(members)
+            for name, members in calix(stack, typed=version == "2026-06").items()
+        },
     }
     run = _run(stack, version)
     if version in ALONE:

@@ -57,7 +57,7 @@ def modules(stack):
         "pygrenade_vx": {},
         "pygrenade_vx.common": {"Time": Time},
         "dlens_vx_v3": dlens(stack, lola=namespace()),
-        **{name: vars(members) for name, members in calix(stack).items()},
+        **{name: vars(members) for name, members in calix(stack, typed=True).items()},
     }
 
 

@@ -1,7 +1,8 @@
 """BrainScaleS-2: networks of :class:`jaxsnn.event.Graph` on the chip, or on an emulated one."""
 
 from jaxsnn.event.hardware.backends import get_backend
-from jaxsnn.event.hardware.emulator import EmulatedBackend, EmulatorConfig
+from jaxsnn.event.hardware.effects import EmulatorConfig
+from jaxsnn.event.hardware.emulator import EmulatedBackend
 from jaxsnn.event.hardware.errors import (
     CalibrationError,
     CalibrationMissingError,

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsnn.base.types import Array, Spikes
 from jaxsnn.event.component import merge_parameters, strongly_connected
-from jaxsnn.event.hardware.spec import NetworkSpec, PopulationSpec
+from jaxsnn.event.hardware.spec import NetworkSpec, PopulationSpec, ProjectionSpec, SourceSpec
 from jaxsnn.event.spikes import merge_spikes, take_spikes
 
 
@@ -83,6 +83,12 @@ class Stage:
             for name, span in zip(self._names, itertools.pairwise(ends), strict=True)
         }
 
+    def own(self, name: str, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The part of a population of arrays along the neurons."""
+        begin = sum(p.size for p in itertools.takewhile(lambda p: p.name != name, self.populations))
+        end = begin + next(p.size for p in self.populations if p.name == name)
+        return {key: value[..., begin:end] for key, value in values.items()}
+
     def per_neuron(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
         """An array per population, joined along the neurons."""
         return np.concatenate([values[name] for name in self._names], -1)
@@ -95,3 +101,26 @@ def stages(spec: NetworkSpec) -> list[Stage]:
     edges = [(p.source, p.target) for p in spec.projections]
     found = strongly_connected(nodes, edges)
     return [Stage(names, spec) for names in found if names[0] not in sources]
+
+
+def unrolled(stage: Stage, spec: NetworkSpec) -> tuple[Stage, dict[str, str], dict[str, str]]:
+    """A stage that does not hear itself: what its populations sent comes from sources.
+
+    Args:
+        stage: of the network.
+        spec: the network.
+
+    Returns:
+        The stage; the names of these sources, by population; and the labels of its projections, by
+        those of the network.
+    """
+    names = [p.name for p in stage.populations]
+    heard = {name: f"{name}, as it is heard" for name in names}
+    old = [p for p in spec.projections if p.target in names]
+    new = [ProjectionSpec(heard.get(p.source, p.source), p.target) for p in old]
+    others = {p.source for p in old} - set(names)
+    sources = [SourceSpec(name, spec.size_of(name)) for name in others]
+    sources += [SourceSpec(heard[p.name], p.size) for p in stage.populations]
+    open_ended = NetworkSpec(tuple(sources), tuple(stage.populations), tuple(new))
+    labels = {p.label: q.label for p, q in zip(old, new, strict=True)}
+    return Stage(names, open_ended), heard, labels

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from jaxsnn.event.hardware.emulator import EmulatedBackend, EmulatorConfig
+from jaxsnn.event.hardware.effects import EmulatorConfig
+from jaxsnn.event.hardware.emulator import EmulatedBackend
 from jaxsnn.event.hardware.errors import HardwareUnavailableError
 from jaxsnn.event.hardware.grenade import GrenadeBackend
 from jaxsnn.event.hardware.grenade.probe import generation

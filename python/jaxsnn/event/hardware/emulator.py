@@ -2,14 +2,12 @@
 
 The membranes are solved exactly in continuous time, as those of the model are, by the same ops with
 constants of its own for every neuron; only what is digital on the chip, events, goes by the clock.
-Defaults and their sources are in docs/hardware.md.
+What these ops do not know of, saturation and holdoff, is solved in steps of the clock instead.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,99 +16,65 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsnn.base.types import LIFParameters, Spikes, initial_state
-from jaxsnn.event.hardware import transforms
-from jaxsnn.event.hardware._stages import Stage, stages
+from jaxsnn.event.hardware import _clocked, transforms
+from jaxsnn.event.hardware._membranes import Found, Recorder
+from jaxsnn.event.hardware._neurons import constants
+from jaxsnn.event.hardware._stages import Stage, stages, unrolled
+from jaxsnn.event.hardware._trains import (
+    Noise,
+    delayed,
+    from_events,
+    gain,
+    generator,
+    ordinals,
+    spikes_of,
+    split,
+)
+from jaxsnn.event.hardware.effects import EmulatorConfig
 from jaxsnn.event.hardware.errors import HardwareCapacityError, HardwareError
 from jaxsnn.event.hardware.spec import Calibration, NetworkSpec, RunRequest, RunResult
-from jaxsnn.event.hardware.validate import errors_of, validate
+from jaxsnn.event.hardware.validate import errors_of, only_trace, validate
 from jaxsnn.ops import Status, event_loop
 
-__all__ = ["EmulatedBackend", "EmulatorConfig"]
+__all__ = ["EmulatedBackend"]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EmulatorConfig:
-    """The effects of a chip; 0, or None where there is no 0, switches one off.
-
-    Attributes:
-        quantised: whether weights are whole numbers of at most 63 LSB.
-        weight_scale: the strength of the synapses, LSB per unit of model weight.
-        synapse_gain_std: mismatch of the synapses, relative.
-        clock_hz: of all digital times: sent spikes are rounded to cycles, recorded ones down; None
-            for continuous time.
-        record_offset_cycles: latency of the recording.
-        delay_ext: from an input to the synapse, s.
-        delay_int: from a neuron to the synapse, s.
-        threshold_std: mismatch of thresholds, relative to the distance from the leak.
-        tau_mem_std: mismatch of membrane time constants, relative.
-        tau_syn_std: mismatch of synaptic time constants, relative.
-        v_leak_std: mismatch of the leak, relative to the distance from leak to threshold.
-        v_reset_std: likewise, of the reset.
-        threshold_trial_std: noise of each threshold from sample to sample, relative.
-        threshold_batch_std: noise of each threshold from run to run, relative.
-        jitter_std: of every spike, s.
-        jitter_bias: mean of it, s.
-        short_run_jitter: further jitter of runs below 50 us, s.
-        refractory_time: in steps of the chip's counter, s; None for that of the model, unrounded.
-        p_loss_record: probability that a spike is not recorded.
-        p_loss_chip: probability that a spike reaches nobody. In cycles, spikes among the neurons
-            are neither lost nor jittered on their way.
-        p_dead: probability that a neuron never fires.
-    """
-
-    quantised: bool = True
-    weight_scale: float = 56.0
-    synapse_gain_std: float = 0.0
-    clock_hz: float | None = transforms.CLOCK_HZ
-    record_offset_cycles: int = 50
-    delay_ext: float = 0.1e-6
-    delay_int: float = 0.4e-6
-    threshold_std: float = 0.10
-    tau_mem_std: float = 0.0
-    tau_syn_std: float = 0.0
-    v_leak_std: float = 0.0
-    v_reset_std: float = 0.0
-    threshold_trial_std: float = 0.015
-    threshold_batch_std: float = 0.015
-    jitter_std: float = 1e-7
-    jitter_bias: float = 0.0
-    short_run_jitter: float = 0.0
-    refractory_time: float | None = 30e-6
-    p_loss_record: float = 0.0
-    p_loss_chip: float = 0.0
-    p_dead: float = 0.0
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("jitter_bias", "quantised") or value is None:
-                continue
-            positive = field.name in ("weight_scale", "clock_hz")
-            if not (math.isfinite(value) and (value > 0 if positive else value >= 0)):
-                raise ValueError(
-                    f"EmulatorConfig: {field.name} is {value}, expected a number "
-                    f"{'> 0' if positive else '>= 0'}"
-                )
-            if field.name.startswith("p_") and value > 1:
-                raise ValueError(f"EmulatorConfig: {field.name} is {value}, expected a probability")
-
-    @staticmethod
-    def ideal(**changes: Any) -> EmulatorConfig:
-        """All effects off but the clock; ``changes`` are fields to set."""
-        off: dict[str, Any] = {
-            field.name: 0.0
-            for field in dataclasses.fields(EmulatorConfig)
-            if field.name not in ("weight_scale", "clock_hz")
-        }
-        off |= {"quantised": False, "record_offset_cycles": 0, "refractory_time": None}
-        return EmulatorConfig(**(off | changes))
+_MOST_PER_NEURON = 64  # spikes in a sample
 
 
 class _Compiled(NamedTuple):
+    """A network.
+
+    Attributes:
+        spec: of the network.
+        calibration: of the chip.
+        stages: in order.
+        opened: of those that hear themselves, by the first population, what `unrolled` gives.
+        simulate: `_simulate`, compiled.
+    """
+
     spec: NetworkSpec
     calibration: Calibration
     stages: list[Stage]
+    opened: dict[str, tuple[Stage, dict[str, str], dict[str, str]]]
     simulate: Callable[..., Any]
+
+
+class _StageRun(NamedTuple):
+    """What a stage is run with.
+
+    Attributes:
+        constants: of the neurons, ``[n_samples or 1, n_neurons]``.
+        runtime: s.
+        per_neuron: the most spikes that a neuron can have in a sample.
+        noise: of the trial.
+        dtype: of the exact solution.
+    """
+
+    constants: dict[str, np.ndarray]
+    runtime: float
+    per_neuron: int
+    noise: Noise
+    dtype: np.dtype
 
 
 class EmulatedBackend:
@@ -154,18 +118,20 @@ class EmulatedBackend:
         found = errors_of(validate(spec))
         if found:
             raise HardwareCapacityError("; ".join(issue.message for issue in found))
-        return _Compiled(spec, calibration, stages(spec), jax.jit(_simulate, static_argnums=0))
+        found = stages(spec)
+        opened = {s.populations[0].name: unrolled(s, spec) for s in found if s.recurrent}
+        simulate = jax.jit(_simulate, static_argnums=0)
+        return _Compiled(spec, calibration, found, opened, simulate)
 
     def run(self, compiled: _Compiled, request: RunRequest) -> RunResult:
         """Runs a batch; see `Backend`."""
         spec, config = compiled.spec, self.config
-        if request.traces:
-            raise HardwareError(
-                f"EmulatedBackend: traces are asked of {', '.join(request.traces)}, expected none: "
-                "the emulated chip records no membranes"
-            )
+        traced = only_trace(spec, request)
+        for name in request.cadc:
+            if name not in {p.name for p in spec.populations}:
+                raise ValueError(f"RunRequest: cadc has {name!r}, which is no population")
         dtype = np.asarray(next(iter(request.inputs.values())).time).dtype
-        noise = _Noise(request.seed)
+        noise = Noise(request.seed)
         heard = {
             source.name: self._sent(request.inputs[source.name], request.runtime)
             for source in spec.sources
@@ -175,19 +141,29 @@ class EmulatedBackend:
             p.label: self._on_chip(p.label, request.weights[p.label], compiled.calibration)
             for p in spec.projections
         }
-        heard = {n: _delayed(s, config.delay_ext, None) for n, s in heard.items()}
-        emitted: dict[str, Spikes] = {}
+        heard = {n: delayed(s, delay=config.delay_ext) for n, s in heard.items()}
+        found: dict[str, Found] = {}
         for stage in compiled.stages:
-            found = self._run_stage(compiled, stage, heard, weights, request, noise, dtype)
-            for name, exact in found.items():
-                spikes = self._jittered(name, exact, request.runtime, noise)
-                emitted[name] = spikes
-                lost = noise(f"chip {name}").random(spikes.time.shape) < config.p_loss_chip
-                heard[name] = _delayed(spikes, config.delay_int, lost)
+            own = self._run_stage(compiled, stage, heard, weights, request, noise, dtype)
+            for name, what in own.items():
+                heard[name] = delayed(what.emitted, what.lost, config.delay_int)
+            found |= own
         results = {
-            p.name: self._recorded(p.name, emitted[p.name], p.n_spikes, request, compiled, noise)
+            p.name: self._recorded(
+                p.name, found[p.name].emitted, p.n_spikes, request, compiled, noise
+            )
             for p in spec.populations
         }
+        record = Recorder(
+            config,
+            spec,
+            compiled.calibration.operating_point,
+            request.runtime,
+            heard,
+            weights,
+            found,
+            noise,
+        )
         return RunResult(
             spikes={
                 name: Spikes(spikes.time.astype(dtype), spikes.index)  # pyright: ignore
@@ -195,11 +171,10 @@ class EmulatedBackend:
             },
             n_recorded={name: n for name, (_, n, _) in results.items()},
             n_dropped={name: n for name, (_, _, n) in results.items()},
+            traces={} if traced is None else {traced[0]: record.madc(*traced)},
+            cadc={name: record.cadc(name) for name in request.cadc},
             meta={"backend": "emulated", "chip": self.chip, "samples": n_samples},
         )
-
-    def _fixed(self, effect: str, owner: str) -> np.random.Generator:
-        return _generator("chip", self.chip, effect, owner)
 
     def _sent(self, spikes: Spikes, runtime: float) -> Spikes:
         there = transforms.sendable(spikes, runtime)
@@ -207,7 +182,7 @@ class EmulatedBackend:
         clock = self.config.clock_hz
         if clock is not None:
             time = transforms.to_cycles(np.where(there, time, 0), clock) / clock
-        return _spikes(time, np.asarray(spikes.index), there)
+        return spikes_of(time, np.asarray(spikes.index), there)
 
     def _on_chip(self, label: str, weights: np.ndarray, calibration: Calibration) -> np.ndarray:
         """Weights as the neurons see them, in units of the model."""
@@ -215,115 +190,137 @@ class EmulatedBackend:
         strength = np.asarray(weights, np.float64) * calibration.weight_scale
         if config.quantised:
             strength = transforms.linear_saturating(weights, calibration.weight_scale)
-        gains = self._fixed("synapse_gain", label).standard_normal(strength.shape)
-        return strength / config.weight_scale * _gain(config.synapse_gain_std, gains)
-
-    def _neurons(self, stage: Stage, n_samples: int, noise: _Noise) -> dict[str, np.ndarray]:
-        """The constants of the neurons in this run, ``[n_samples or 1, n_neurons]``."""
-        config, joined = self.config, {}
-        for population in stage.populations:
-            name, size, params = population.name, population.size, population.params
-            model = {
-                field.name: np.broadcast_to(
-                    np.asarray(getattr(params, field.name), np.float64), (1, size)
-                )
-                for field in dataclasses.fields(LIFParameters)
-            }
-
-            def drawn(effect: str, name: str = name, size: int = size) -> np.ndarray:
-                return self._fixed(effect, name).standard_normal((1, size))
-
-            gap = model["v_th"] - model["v_leak"]
-            v_leak = model["v_leak"] + gap * config.v_leak_std * drawn("v_leak")
-            trial = noise(f"trial {name}").standard_normal((n_samples, size))
-            batch = noise(f"batch {name}").standard_normal((1, size))
-            factor = _gain(config.threshold_std, drawn("threshold"))
-            factor = factor * _gain(config.threshold_batch_std, batch)
-            if config.threshold_trial_std > 0:
-                factor = factor * _gain(config.threshold_trial_std, trial)
-            v_th = model["v_leak"] + gap * factor
-            v_reset = model["v_reset"] + gap * config.v_reset_std * drawn("v_reset")
-            t_ref = model["t_ref"]
-            if config.refractory_time is not None:
-                chosen = transforms.quantise_refractory(config.refractory_time)
-                t_ref = np.full((1, size), chosen)
-            joined[name] = {
-                "tau_mem": model["tau_mem"] * _gain(config.tau_mem_std, drawn("tau_mem")),
-                "tau_syn": model["tau_syn"] * _gain(config.tau_syn_std, drawn("tau_syn")),
-                "v_th": v_th,
-                "v_leak": v_leak,
-                "v_reset": np.minimum(v_reset, v_th - 1e-3 * np.abs(gap)),
-                "t_ref": t_ref,
-                "alive": self._fixed("dead", name).random((1, size)) >= config.p_dead,
-            }
-        fields = next(iter(joined.values()))
-        lead = {field: max(joined[name][field].shape[0] for name in joined) for field in fields}
-        return {
-            field: stage.per_neuron(
-                {
-                    name: np.broadcast_to(own[field], (lead[field], own[field].shape[-1]))
-                    for name, own in joined.items()
-                }
-            )
-            for field in fields
-        }
+        gains = generator("chip", self.chip, "synapse_gain", label).standard_normal(strength.shape)
+        return strength / config.weight_scale * gain(config.synapse_gain_std, gains)
 
     def _run_stage(
         self, compiled: _Compiled, stage: Stage, heard, weights, request, noise, dtype
-    ) -> dict[str, Spikes]:
-        """The spikes of each population in continuous time."""
+    ) -> dict[str, Found]:
+        config = self.config
         inputs = {name: heard[name] for name in stage.sources}
         n_samples = next(iter(inputs.values())).time.shape[0]
-        constants = self._neurons(stage, n_samples, noise)
-        alive = constants.pop("alive")[0]
+        own_constants = constants(config, self.chip, stage, n_samples, noise)
         own = {
             p.label: weights[p.label]
             for p in compiled.spec.projections
             if p.target in {q.name for q in stage.populations}
         }
-        shortest = float(constants["t_ref"].min())
-        per_neuron = 8 if shortest == 0 else math.ceil(request.runtime / shortest) + 1
-        room = max(
-            sum(p.n_spikes for p in stage.populations), stage.n_neurons * min(per_neuron, 64)
+        shortest = float(own_constants["t_ref"].min())
+        most = 8 if shortest == 0 else math.ceil(request.runtime / shortest) + 1
+        per_neuron = min(most, _MOST_PER_NEURON)
+        run = _StageRun(
+            own_constants,
+            request.runtime,
+            min(per_neuron, _MOST_PER_NEURON),
+            noise,
+            np.dtype(dtype),
         )
-        setup = _Setup(stage, room, float(request.runtime), float(self.config.delay_int))
-        constants = {  # one for all neurons is faster
-            name: values.flat[0] if (values == values.flat[0]).all() else values
-            for name, values in constants.items()
-        }
-        with jax.enable_x64(dtype == np.float64):
-            cast = _cast((constants, own, inputs), dtype)
-            time, index, status = jax.device_get(compiled.simulate(setup, *cast, alive))
-        if np.any(status == int(Status.EVENT_CAPACITY)):
-            names = ", ".join(p.name for p in stage.populations)
-            raise HardwareError(
-                f"emulated chip: more than {room} spikes per sample of {names}, expected fewer: "
-                "the neurons fire in bursts, lower the weights or set refractory_time"
-            )
-        if np.any(status != int(Status.OK)):
-            raise HardwareError("emulated chip: weights or inputs are not finite")
-        spikes = _spikes(np.asarray(time, np.float64), index, index >= 0)
-        return {
-            name: Spikes(np.asarray(s.time), np.asarray(s.index))  # pyright: ignore
-            for name, s in _split(stage, spikes).items()
-        }
+        noisy = (
+            self._jitter(request.runtime) > 0 or config.jitter_bias != 0 or config.p_loss_chip > 0
+        )
+        if stage.recurrent and (noisy or self._by_clock):
+            found = self._settled(compiled, stage, run, own, inputs)
+        else:
+            found = {}
+            for name, crossed in self._crossings(compiled, stage, run, own, inputs).items():
+                emitted = self._jittered(name, crossed, request.runtime, noise)
+                lost = noise(f"chip {name}").random(emitted.time.shape) < config.p_loss_chip
+                found[name] = (crossed, emitted, lost)
+        return {name: Found(*what, stage.own(name, own_constants)) for name, what in found.items()}
 
-    def _jittered(self, name: str, spikes: Spikes, runtime: float, noise: _Noise) -> Spikes:
+    @property
+    def _by_clock(self) -> bool:
+        """Whether the exact solver lacks an effect."""
+        return self.config.i_max is not None or self.config.holdoff_time > 0
+
+    def _crossings(
+        self, compiled: _Compiled, stage: Stage, run: _StageRun, weights, inputs
+    ) -> dict[str, Spikes]:
+        """The spikes of each population, without any noise on their way."""
+        if not self._by_clock:
+            delay = float(self.config.delay_int)
+            setup = _Setup(stage, _room(stage, run), float(run.runtime), delay)
+            return split(stage, _exact(compiled.simulate, setup, run, weights, inputs))
+        with jax.enable_x64(True):
+            incoming, recurrent = jax.tree.map(np.asarray, stage.weights(weights))
+            arrivals = jax.tree.map(np.asarray, stage.inputs(inputs))
+        assert recurrent is None
+        if not np.isfinite(incoming).all():
+            raise HardwareError("emulated chip: weights are not finite")
+        sample, neuron, time = _clocked.simulate(
+            run.constants,
+            incoming * run.constants["alive"],
+            arrivals,
+            runtime=run.runtime,
+            dt=1 / self._clock,
+            i_max=self.config.i_max,
+        )
+        return split(stage, from_events(sample, neuron, time, len(arrivals.time)))
+
+    def _settled(
+        self, compiled: _Compiled, stage: Stage, run: _StageRun, weights, inputs
+    ) -> dict[str, tuple[Spikes, Spikes, np.ndarray]]:
+        """Crossed, emitted and lost spikes of populations that hear each other with noise.
+
+        What they hear is first taken to be nothing, then what they sent, until it is the same:
+        every round is right for one more spike at least, and mostly for one more delay.
+        """
         config = self.config
-        std = math.hypot(config.jitter_std, config.short_run_jitter if runtime < 50e-6 else 0.0)
+        opened, sources, labels = compiled.opened[stage.populations[0].name]
+        weights = {labels[label]: w for label, w in weights.items()}
+        n_samples = next(iter(inputs.values())).time.shape[0]
+        jitter, lost = {}, {}
+        for p in stage.populations:
+            shape = (n_samples, p.size, run.per_neuron)
+            normal = run.noise(f"jitter {p.name}").standard_normal(shape)
+            jitter[p.name] = config.jitter_bias + self._jitter(run.runtime) * normal
+            lost[p.name] = run.noise(f"chip {p.name}").random(shape) < config.p_loss_chip
+        room = _room(stage, run)
+        nothing = spikes_of(*np.zeros((3, n_samples, room)))
+        heard = dict.fromkeys(sources, nothing)
+        for _ in range(room + 2):
+            given = {sources[name]: spikes for name, spikes in heard.items()}
+            crossed = self._crossings(compiled, opened, run, weights, inputs | given)
+            found, before, heard = {}, heard, {}
+            for name, spikes in crossed.items():
+                time, index = np.asarray(spikes.time), np.asarray(spikes.index)
+                own = (np.arange(n_samples)[:, None], index, ordinals(index) % run.per_neuron)
+                late, gone = jitter[name][own], lost[name][own]
+                found[name] = (spikes, *_in_order(time + late, index, gone))
+                # None arrives before the cycle behind the one in which it was sent.
+                arrival = time + np.maximum(late + config.delay_int, 1 / self._clock)
+                heard[name] = delayed(*_in_order(arrival, index, gone))
+            if all(_equal(heard[name], before[name]) for name in heard):
+                return found
+        names = ", ".join(p.name for p in stage.populations)
+        raise HardwareError(
+            f"emulated chip: {names} have more than {room} spikes per sample, expected fewer: "
+            "the neurons fire in bursts, lower the weights or set refractory_time"
+        )
+
+    @property
+    def _clock(self) -> float:
+        return self.config.clock_hz or transforms.CLOCK_HZ
+
+    def _jitter(self, runtime: float) -> float:
+        config = self.config
+        return math.hypot(config.jitter_std, config.short_run_jitter if runtime < 50e-6 else 0.0)
+
+    def _jittered(self, name: str, spikes: Spikes, runtime: float, noise: Noise) -> Spikes:
+        std, bias = self._jitter(runtime), self.config.jitter_bias
         time = np.asarray(spikes.time)
-        if std > 0 or config.jitter_bias != 0:
-            time = time + config.jitter_bias
+        if std > 0 or bias != 0:
+            time = time + bias
             time = np.maximum(time + std * noise(f"jitter {name}").standard_normal(time.shape), 0)
         order = np.argsort(time, -1, kind="stable")
         index = np.take_along_axis(np.asarray(spikes.index), order, -1)
-        return _spikes(np.take_along_axis(time, order, -1), index, index >= 0)
+        return spikes_of(np.take_along_axis(time, order, -1), index, index >= 0)
 
     def _recorded(self, name, spikes: Spikes, slots: int, request, compiled: _Compiled, noise):
         config = self.config
         time, index = np.asarray(spikes.time), np.asarray(spikes.index)
         kept = (index >= 0) & (noise(f"record {name}").random(time.shape) >= config.p_loss_record)
-        clock = config.clock_hz or transforms.CLOCK_HZ
+        clock = self._clock
         cycles = np.where(kept, time, 0) * clock
         if config.clock_hz is not None:
             cycles = np.floor(cycles)
@@ -340,6 +337,45 @@ class _Setup(NamedTuple):
     room: int
     runtime: float
     delay: float
+
+
+def _room(stage: Stage, run: _StageRun) -> int:
+    """How many spikes of a stage there can be in a sample."""
+    return max(sum(p.n_spikes for p in stage.populations), stage.n_neurons * run.per_neuron)
+
+
+def _in_order(time: np.ndarray, index: np.ndarray, mask: np.ndarray) -> tuple[Spikes, np.ndarray]:
+    """Spikes, padding among them, in time order, and a mask of them likewise."""
+    spikes = spikes_of(np.maximum(time, 0), index, index >= 0)
+    order = np.argsort(spikes.time, -1, kind="stable")
+    time, index, mask = (np.take_along_axis(x, order, -1) for x in (*spikes, mask))
+    return spikes_of(time, index, index >= 0), mask
+
+
+def _equal(a: Spikes, b: Spikes) -> bool:
+    return np.array_equal(a.time, b.time) and np.array_equal(a.index, b.index)
+
+
+def _exact(simulate, setup: _Setup, run: _StageRun, weights, inputs) -> Spikes:
+    """The spikes of a stage in continuous time."""
+    constants = {
+        name: values.flat[0] if (values == values.flat[0]).all() else values
+        for name, values in run.constants.items()
+        if name != "clamped"
+    }  # one for all neurons is faster
+    alive = constants.pop("alive")
+    with jax.enable_x64(run.dtype == np.float64):
+        cast = _cast((constants, weights, inputs), run.dtype)
+        time, index, status = jax.device_get(simulate(setup, *cast, alive))
+    if np.any(status == int(Status.EVENT_CAPACITY)):
+        names = ", ".join(p.name for p in setup.stage.populations)
+        raise HardwareError(
+            f"emulated chip: more than {setup.room} spikes per sample of {names}, expected fewer: "
+            "the neurons fire in bursts, lower the weights or set refractory_time"
+        )
+    if np.any(status != int(Status.OK)):
+        raise HardwareError("emulated chip: weights or inputs are not finite")
+    return spikes_of(np.asarray(time, np.float64), index, index >= 0)
 
 
 def _simulate(setup: _Setup, constants, weights, inputs: Mapping[str, Spikes], alive):
@@ -365,53 +401,6 @@ def _simulate(setup: _Setup, constants, weights, inputs: Mapping[str, Spikes], a
         **network,
     )
     return result.spikes.time, result.spikes.index, result.status
-
-
-def _split(stage: Stage, spikes: Spikes) -> dict[str, Spikes]:
-    begin, found = 0, {}
-    for population in stage.populations:
-        index = np.asarray(spikes.index) - begin
-        mine = (index >= 0) & (index < population.size)
-        time = np.where(mine, np.asarray(spikes.time), np.inf)
-        order = np.argsort(time, -1, kind="stable")
-        found[population.name] = _spikes(
-            *(np.take_along_axis(x, order, -1) for x in (time, index, mine))
-        )
-        begin += population.size
-    return found
-
-
-class _Noise:
-    """Trial noise: a generator per effect and population."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __call__(self, effect: str) -> np.random.Generator:
-        return _generator("trial", self._seed, effect)
-
-
-def _generator(*words: Any) -> np.random.Generator:
-    return np.random.default_rng(
-        [word if isinstance(word, int) else zlib.crc32(word.encode()) for word in words]
-    )
-
-
-def _gain(std: float, normal: np.ndarray) -> np.ndarray:
-    """Factors around 1 that stay above 0."""
-    return np.maximum(1 + std * normal, 0.05)
-
-
-def _spikes(time: np.ndarray, index: np.ndarray, there: np.ndarray) -> Spikes:
-    time, index = np.where(there, time, np.inf), np.where(there, index, -1).astype(np.int32)
-    return Spikes(time, index)  # pyright: ignore[reportArgumentType]
-
-
-def _delayed(spikes: Spikes, delay: float, lost: np.ndarray | None) -> Spikes:
-    there = np.asarray(spikes.index) >= 0
-    if lost is not None:
-        there &= ~lost
-    return _spikes(np.asarray(spikes.time) + delay, np.asarray(spikes.index), there)
 
 
 def _cast(tree: Any, dtype: np.dtype) -> Any:

@@ -192,7 +192,8 @@ class RunRequest:
         weights: per projection, under its label, ``[n_source, n_target]`` in model units.
         runtime: s per sample.
         seed: of the trial noise; backends with noise of their own ignore it.
-        traces: populations of which to record the membrane: per name the neuron.
+        traces: populations of which the MADC is to record a membrane: per name the neuron.
+        cadc: populations of which the CADC is to record all membranes.
     """
 
     inputs: Mapping[str, Spikes]
@@ -200,6 +201,7 @@ class RunRequest:
     runtime: float
     seed: int = 0
     traces: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    cadc: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -211,8 +213,9 @@ class RunResult:
             time ``inf``.
         n_recorded: per population ``[n_samples]``, spikes that the chip recorded.
         n_dropped: per population ``[n_samples]``, of these the ones without room.
-        traces: per recorded population ``(times [n], volts in units of the threshold
-            [n_samples, n])``.
+        traces: per population recorded by the MADC ``(times [n], volts [n_samples, n])``, in units
+            of the distance from leak to threshold, from the leak on.
+        cadc: likewise by the CADC ``(times [n], volts [n_samples, n, n_neurons])``.
         meta: backend, chip, versions.
     """
 
@@ -220,6 +223,7 @@ class RunResult:
     n_recorded: Mapping[str, np.ndarray]
     n_dropped: Mapping[str, np.ndarray]
     traces: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
+    cadc: Mapping[str, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -11,6 +11,11 @@ from jaxsnn.base.types import Array, Spikes
 CLOCK_HZ = 125e6
 WEIGHT_MAX = 63
 
+# The ADC of one membrane: about 190 LSB from leak to threshold where these are 70 LSB of the CADC
+# apart, and 315 LSB at a leak of 80.
+_MADC_PER_CADC = 190 / 70
+_MADC_AT_ZERO = 315 - 80 * _MADC_PER_CADC
+
 
 def linear_saturating(weights: np.ndarray, scale: float, weight_max: int = WEIGHT_MAX):
     """Weights in LSB: ``round(clip(scale * w, -max, max))`` as int32, of the same shape."""
@@ -92,3 +97,8 @@ def quantise_refractory(seconds: float) -> float:
         power -= 1
         period = 2.0 ** (power + 1) / 250e6
     return min(int(seconds / period + 1e-9) + 1, 255) * period
+
+
+def madc_scale(leak: int, threshold: int) -> tuple[float, float]:
+    """LSB of the MADC at the leak, and from there to the threshold; both are given in CADC LSB."""
+    return _MADC_AT_ZERO + leak * _MADC_PER_CADC, (threshold - leak) * _MADC_PER_CADC

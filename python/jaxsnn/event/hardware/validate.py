@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jaxsnn.base.types import Spikes
-from jaxsnn.event.hardware.spec import Issue, NetworkSpec
+from jaxsnn.event.hardware.errors import HardwareCapacityError
+from jaxsnn.event.hardware.spec import Issue, NetworkSpec, RunRequest
 from jaxsnn.event.hardware.transforms import CLOCK_HZ
 
 N_CIRCUITS = 512
@@ -40,6 +41,26 @@ def validate(
     if inputs is not None:
         issues += _rates(inputs)
     return issues
+
+
+def only_trace(spec: NetworkSpec, request: RunRequest) -> tuple[str, int] | None:
+    """The population and the neuron that the MADC is to record; None where nothing is asked for.
+
+    Raises:
+        HardwareCapacityError: these are several.
+        ValueError: there is no such neuron.
+    """
+    if not request.traces:
+        return None
+    if len(request.traces) > 1:
+        raise HardwareCapacityError(
+            f"traces are asked of populations {', '.join(request.traces)}, the chip records one "
+            "neuron per run"
+        )
+    ((name, neuron),) = request.traces.items()
+    if name not in {p.name for p in spec.populations} or not 0 <= neuron < spec.size_of(name):
+        raise ValueError(f"RunRequest: there is no neuron {neuron} in population {name!r}")
+    return name, neuron
 
 
 def errors_of(issues: Sequence[Issue]) -> list[Issue]:

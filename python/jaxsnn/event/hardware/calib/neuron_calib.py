@@ -24,7 +24,8 @@ from jaxsnn.event.hardware.calib.measure import (
     sweep_weights,
 )
 from jaxsnn.event.hardware.calib.wafers import CALIB_DIR
-from jaxsnn.event.hardware.emulator import EmulatedBackend, EmulatorConfig
+from jaxsnn.event.hardware.effects import EmulatorConfig
+from jaxsnn.event.hardware.emulator import EmulatedBackend
 from jaxsnn.event.hardware.errors import (
     CalibrationError,
     CalibrationMissingError,

@@ -28,16 +28,12 @@ from jaxsnn.event.hardware.spec import (
     RunRequest,
     RunResult,
 )
-from jaxsnn.event.hardware.validate import errors_of, validate
+from jaxsnn.event.hardware.validate import errors_of, only_trace, validate
 
 __all__ = ["GrenadeBackend"]
 
 _log = logging.getLogger(__name__)
 
-# Membrane ADC: about 190 LSB from leak to threshold where these are 70 LSB of the CADC apart, and
-# 315 LSB at a leak of 80.
-_MADC_PER_CADC = 190 / 70
-_MADC_AT_ZERO = 315 - 80 * _MADC_PER_CADC
 _SHORTEST_REFRACTORY = 40e-9
 
 
@@ -148,7 +144,12 @@ class GrenadeBackend:
             raise RunTooLongError(
                 f"the run takes {request.runtime} s, expected more than 0 and at most {most:.2f} s"
             )
-        recorded = _only_trace(spec, request)
+        recorded = only_trace(spec, request)
+        if request.cadc:
+            raise HardwareError(
+                f"GrenadeBackend: the CADC is asked of {', '.join(request.cadc)}, expected none: "
+                "the bridge records by the MADC alone, RunRequest.traces"
+            )
         scale = compiled.calibration.weight_scale
         weights = {
             p.label: transforms.linear_saturating(request.weights[p.label], scale)
@@ -218,20 +219,6 @@ def _warn_of_other_constants(spec: NetworkSpec, point: OperatingPoint) -> None:
                 )
 
 
-def _only_trace(spec: NetworkSpec, request: RunRequest) -> tuple[str, int] | None:
-    if not request.traces:
-        return None
-    if len(request.traces) > 1:
-        raise HardwareCapacityError(
-            f"traces are asked of populations {', '.join(request.traces)}, the chip records one "
-            "neuron per run"
-        )
-    ((name, neuron),) = request.traces.items()
-    if name not in {p.name for p in spec.populations} or not 0 <= neuron < spec.size_of(name):
-        raise ValueError(f"GrenadeBackend: there is no neuron {neuron} in population {name!r}")
-    return name, neuron
-
-
 def _trains(spikes: Spikes, size: int, runtime: float) -> Trains:
     """Per sample and channel, which native code takes without looking: nothing else may be sent."""
     there = transforms.sendable(spikes, runtime)
@@ -269,6 +256,5 @@ def _trace(
         for t, lsb in sample:
             if lsb != 0:  # what the chip reports where it lost a sample
                 values[row, place[t]] = lsb
-    cadc = (values - _MADC_AT_ZERO) / _MADC_PER_CADC
-    volts = (cadc - point.leak) / (point.threshold - point.leak)
-    return np.asarray(times) / transforms.CLOCK_HZ, volts
+    at_leak, per_unit = transforms.madc_scale(point.leak, point.threshold)
+    return np.asarray(times) / transforms.CLOCK_HZ, (values - at_leak) / per_unit
