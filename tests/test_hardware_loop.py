@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -131,6 +132,21 @@ def test_the_rounding_of_times_to_float32_alone_moves_the_gradient():
         exact, rounded = gradients
         moved = [relative(rounded[n]["weights"], exact[n]["weights"]) for n in parameters]
         assert 1e-7 < max(moved) < 5e-6
+
+
+def test_outside_of_jit_the_chip_runs_in_the_thread_that_asks():
+    """In a callback of JAX it would have to wait for what that thread asks for next."""
+    parameters, spikes = data("float32")
+    chip = in_the_loop(graph())
+    threads = []
+    run = chip._backend.run
+    chip._backend.run = lambda *request: threads.append(threading.get_ident()) or run(*request)
+    gradient = jax.grad(lambda p: loss(chip.apply(p, spikes)))
+    gradient(parameters)
+    loss(chip.apply(parameters, spikes))
+    assert threads == [threading.get_ident()] * 2
+    jax.block_until_ready(jax.jit(gradient)(parameters))
+    assert len(threads) == chip.losses.runs == 3
 
 
 def test_gradient_by_finite_differences():
