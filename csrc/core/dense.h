@@ -147,7 +147,7 @@ void MultiplyPanels(std::int64_t n_inner, std::int64_t n_columns, const R* JAXSN
   constexpr std::int64_t kWidth = kPanelColumns<R>;
   for (std::int64_t first = 0; first < n_columns; first += kWidth) {
     const std::int64_t width = std::min(kWidth, n_columns - first);
-#if defined(__GNUC__)
+#if defined(JAXSNN_VECTORS)
     constexpr int kLanes = static_cast<int>(kRegisterBytes / sizeof(R));
     constexpr int kVectors = static_cast<int>(kWidth) / kLanes;
     using Wide = Registers<R, kLanes>;

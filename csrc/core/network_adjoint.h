@@ -458,7 +458,6 @@ class NetworkReverse {
     } else {
       AddLanes(n_, i_, row_gradient);
     }
-    PrefetchNext(projection, own);
     if constexpr (kParameters) parameters_.Arrive(row);
     for (std::int64_t k = 0; k < n_clamps_; ++k) {
       const std::int64_t j = clamps_[k].neuron;
@@ -470,19 +469,6 @@ class NetworkReverse {
     }
     own.delays[projection.delay_row(source)] += static_cast<R>(sum);
     return sum;
-  }
-
-  // Where the gradient of the next arrival goes, if over the same projection: most rows come from a
-  // cache farther off.
-  void PrefetchNext([[maybe_unused]] const Projection<R>& projection,
-                    [[maybe_unused]] const ProjectionGradients<R>& own) const {
-#if defined(__GNUC__)
-    if (ahead_.empty()) return;
-    const std::int64_t source = ahead_.first().source;
-    if (&arrivals_.ProjectionOf(source) != &projection) return;
-    const R* const row = own.weights + arrivals_.RowOf(source) * n_;
-    for (std::int64_t j = 0; j < n_; j += 64 / sizeof(R)) __builtin_prefetch(row + j, 1);
-#endif
   }
 
   double ArriveAtSome(const Projection<R>& projection, const Arrival<R>& arrival,

@@ -71,8 +71,6 @@ class NetworkForward {
       *lane = arena.Take<R>(n_lanes_);
     }
     step_ = StepPropagators<Model, R>::Take(arena, uniform_, n_lanes_);
-    has_intervals_ = uniform_ && network.input.n_delays() == 1;
-    intervals_ = PropagatorLanes<R>::Take(arena, has_intervals_ ? network.queue.size + 1 : 0);
     for (std::int32_t** list : {&refractory_, &crossing_}) *list = arena.Take<std::int32_t>(n_);
     before_ = arena.Take<State>(n_);
     counts_ = arena.Take<std::int64_t>(populations.count);
@@ -83,12 +81,6 @@ class NetworkForward {
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end, const Views<R>& views) {
     constants_.Fill(p_);
     step_.Fill(n_lanes_, [this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
-    // Only those without a delay: the times of all arrivals are rounded.
-    has_intervals_ = has_intervals_ && *p_.input.delays == 0;
-    if (has_intervals_) {
-      const std::int64_t n_arrivals = p_.CountInputs(p_.t_max) - p_.queue.head;
-      FillIntervals<Model, R>(intervals_, constants_[0], p_.queue, n_arrivals, p_.time, p_.t_max);
-    }
     views_ = views;
     track_ = views.maximum.v != nullptr;
     Start(log);
@@ -192,9 +184,8 @@ class NetworkForward {
     const Projection<R>& projection = arrivals_.ProjectionOf(arrivals_.source());
     if (projection.per_target()) return false;
     const R* const row = projection.row(arrivals_.RowOf(arrivals_.source()));
-    PrefetchNextInput();
     const auto pass = uniform_ ? PassLanes<R, true> : PassLanes<R, false>;
-    if (!pass(SolutionTo(time), n_, v_, i_, threshold_, row, v_next_, i_next_)) {
+    if (!pass(step_.Over(time - now_), n_, v_, i_, threshold_, row, v_next_, i_next_)) {
       return quiet_ = false;
     }
     arrivals_.Pop();
@@ -202,27 +193,6 @@ class NetworkForward {
     std::swap(i_, i_next_);
     now_ = time;
     return true;
-  }
-
-  // The solution up to the next arrival.
-  PropagatorLanes<R> SolutionTo(double time) {
-    const std::int64_t source = arrivals_.source();
-    if (has_intervals_ && arrivals_.IsInput(source)) {
-      const std::int64_t entry = arrivals_.InputOf(source), k = entry - p_.queue.head;
-      if (k >= 0 && now_ == (k > 0 ? p_.queue.TimeAt(entry - 1) : p_.time)) return intervals_.At(k);
-    }
-    return step_.Over(time - now_);
-  }
-
-  // The weights of the next input: most come from a cache farther off.
-  void PrefetchNextInput() const {
-#if defined(__GNUC__)
-    if (!arrivals_.IsInput(arrivals_.source())) return;
-    const std::int64_t next = arrivals_.InputOf(arrivals_.source()) + 1;
-    if (next == p_.queue.size || p_.queue.index[next] == kNoIndex) return;
-    const R* const row = p_.input.row(p_.queue.index[next]);
-    for (std::int64_t j = 0; j < n_; j += 64 / sizeof(R)) __builtin_prefetch(row + j);
-#endif
   }
 
   double ProbeTime() const {
@@ -427,8 +397,6 @@ class NetworkForward {
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *v_next_, *i_next_, *threshold_, *scale_, *release_, *wait_;
   StepPropagators<Model, R> step_;
-  PropagatorLanes<R> intervals_;  // between the inputs, if `has_intervals_`
-  bool has_intervals_;
   std::int32_t *refractory_, *crossing_;
   State* before_;
   std::int64_t* counts_;

@@ -88,7 +88,7 @@ class Walk {
 
  private:
   static constexpr int kWide = 16;  // walkers side by side
-  static constexpr int kMiddle = 8, kNarrow = 4;
+  static constexpr int kNarrow = 4;
 
   // Neurons, each at a time of its own.
   struct Places {
@@ -129,9 +129,8 @@ class Walk {
       std::int64_t spiking = 0;
       for (std::int64_t k = 0; k < n; k += kWide) {
         const std::int64_t some = std::min<std::int64_t>(n - k, kWide);
-        spiking = some <= kNarrow   ? Step<kNarrow>(k, some, spiking, block_of, add, constants)
-                  : some <= kMiddle ? Step<kMiddle>(k, some, spiking, block_of, add, constants)
-                                    : Step<kWide>(k, some, spiking, block_of, add, constants);
+        spiking = some <= kNarrow ? Step<kNarrow>(k, some, spiking, block_of, add, constants)
+                                  : Step<kWide>(k, some, spiking, block_of, add, constants);
         if (outcome_.failed()) return;
       }
       n = spiking;
