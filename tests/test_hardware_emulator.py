@@ -2,17 +2,21 @@
 
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hardware_networks import RUNTIME, graph, inputs, run, single, weights
-from jaxsnn.base.types import Spikes
+from jaxsnn.base.types import LIFParameters, Spikes, initial_state
 from jaxsnn.event.hardware import (
     EmulatorConfig,
     HardwareCapacityError,
     HardwareError,
     transforms,
 )
+from jaxsnn.ops import Status, event_loop
+from jaxsnn.ops._host import host_loop
 from oracle.network import Network, Population, Projection
 from oracle.simulate import simulate
 
@@ -241,3 +245,59 @@ def test_networks_that_do_not_fit_raise():
 )
 def test_refractory_times_of_the_chip(wanted, had):
     assert transforms.quantise_refractory(wanted) == pytest.approx(had, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_loop_without_jax_has_the_spikes_of_the_one_under_jax(dtype, recurrent):
+    """Bit for bit, with constants for each neuron and sample, and one for all."""
+    n, n_samples = 9, 5
+    rng = np.random.default_rng(3)
+    params = {
+        "tau_mem": rng.uniform(8e-3, 12e-3, (1, n)),
+        "tau_syn": np.full((1, n), 5e-3),
+        "v_th": rng.uniform(0.8, 1.2, (n_samples, n)),
+        "v_leak": rng.uniform(-0.1, 0.1, (1, n)),
+        "v_reset": np.full((1, n), -0.2),
+        "t_ref": np.full((1, n), 1e-3),
+    }
+    values = rng.normal(1.5, 0.5, (4, n)).astype(dtype)
+    inner = rng.normal(0, 0.4, (n, n)).astype(dtype) if recurrent else None
+    time = np.sort(rng.uniform(0, 20e-3, (n_samples, 12)), -1).astype(dtype)
+    spikes = Spikes(time, rng.integers(0, 4, time.shape).astype(np.int32))
+    own, status = host_loop(
+        params, values, spikes, t_max=30e-3, max_events=99, recurrent=inner, recurrent_delay=1e-3
+    )
+    assert not status.any()
+    with jax.enable_x64(dtype == "float64"):
+        cast = LIFParameters(**{name: jnp.asarray(x, dtype) for name, x in params.items()})
+        delays = {"recurrent_delays": 1e-3} if recurrent else {}
+        expected = event_loop(
+            cast,
+            jnp.asarray(values),
+            initial_state(cast, n, dtype),
+            jax.tree.map(jnp.asarray, spikes),
+            t_max=30e-3,
+            max_events=99,
+            recurrent=None if inner is None else jnp.asarray(inner),
+            **delays,
+        ).spikes
+    assert (own.index >= 0).sum() > 3 * n
+    np.testing.assert_array_equal(own.index, expected.index)
+    np.testing.assert_array_equal(own.time, expected.time)
+    full = host_loop(params, values, spikes, t_max=30e-3, max_events=2, recurrent=inner)[1]
+    assert (full == Status.EVENT_CAPACITY).all()
+
+
+def test_the_loop_without_jax_names_what_does_not_fit():
+    params = dict.fromkeys(("tau_mem", "tau_syn", "v_th", "t_ref"), np.ones((1, 3)))
+    params |= dict.fromkeys(("v_leak", "v_reset"), np.zeros((1, 3)))
+    spikes = Spikes(np.ones((2, 1)), np.zeros((2, 1), np.int32))
+    options = {"t_max": 1.0, "max_events": 4}
+    with pytest.raises(ValueError, match="params has an axis of size 2, expected 3"):
+        host_loop(params | {"v_th": np.array([[1.0, 2.0]])}, np.ones((1, 3)), spikes, **options)
+    longer = Spikes(spikes.time, np.zeros((2, 2), np.int32))
+    with pytest.raises(ValueError, match=r"inputs\.index has an axis of size 2, expected 1"):
+        host_loop(params, np.ones((1, 3)), longer, **options)
+    with pytest.raises(ValueError, match="recurrent has an axis of size 2, expected 3"):
+        host_loop(params, np.ones((1, 3)), spikes, recurrent=np.ones((2, 3)), **options)

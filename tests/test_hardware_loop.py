@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import re
-import threading
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -134,19 +136,29 @@ def test_the_rounding_of_times_to_float32_alone_moves_the_gradient():
         assert 1e-7 < max(moved) < 5e-6
 
 
-def test_outside_of_jit_the_chip_runs_in_the_thread_that_asks():
-    """In a callback of JAX it would have to wait for what that thread asks for next."""
-    parameters, spikes = data("float32")
-    chip = in_the_loop(graph())
-    threads = []
-    run = chip._backend.run
-    chip._backend.run = lambda *request: threads.append(threading.get_ident()) or run(*request)
-    gradient = jax.grad(lambda p: loss(chip.apply(p, spikes)))
-    gradient(parameters)
-    loss(chip.apply(parameters, spikes))
-    assert threads == [threading.get_ident()] * 2
-    jax.block_until_ready(jax.jit(gradient)(parameters))
-    assert len(threads) == chip.losses.runs == 3
+BUSY = """
+import time
+import jax
+from test_hardware_loop import data, graph, in_the_loop
+
+parameters, spikes = data("float32")
+chip = in_the_loop(graph())
+run = chip._backend.run
+chip._backend.run = lambda *request: time.sleep(0.5) or run(*request)
+apply = jax.jit(lambda p: chip.apply(p, spikes)["output"].time)
+for _ in range(3):
+    x = apply(parameters)
+    for _ in range(100):
+        x = x * 1.5
+jax.block_until_ready(x)
+assert chip.losses.runs == 3
+"""
+
+
+def test_computations_may_queue_up_behind_the_chip():
+    """JAX lets 32 of them wait: a chip that computed with JAX would wait behind them for ever."""
+    command = [sys.executable, "-c", BUSY]
+    subprocess.run(command, cwd=Path(__file__).parent, check=True, timeout=300)
 
 
 def test_gradient_by_finite_differences():

@@ -1,4 +1,5 @@
-// The Python extension: the custom calls as capsules, and the sentences for their statuses.
+// The Python extension: the custom calls as capsules, the loop on NumPy arrays, and the sentences
+// for statuses.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
@@ -7,6 +8,7 @@
 
 #include "core/types.h"
 #include "ffi/handlers.h"
+#include "ffi/host_loop.h"
 #include "ffi/message.h"
 
 namespace nb = nanobind;
@@ -26,4 +28,5 @@ NB_MODULE(_core, m) {
     return jaxsnn::Message(static_cast<jaxsnn::Status>(status),
                            static_cast<jaxsnn::Argument>(argument), element, value);
   });
+  jaxsnn::AddHostLoop(m);
 }

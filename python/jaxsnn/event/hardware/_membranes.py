@@ -146,14 +146,13 @@ def sample(neurons: Neurons, times: np.ndarray, dt: float) -> np.ndarray:
     step = step_of(neurons.constants["tau_mem"], neurons.constants["tau_syn"], dt)
     n_samples, n_neurons = neurons.spikes.time.shape[0], leak.shape[-1]
     arrivals = [
-        (_by_step(spikes, dt, np.rint), receptors(weights, neurons.i_max))
-        for spikes, weights in neurons.arrivals
+        (_by_step(spikes, dt, np.rint), receptors(weights)) for spikes, weights in neurons.arrivals
     ]
     fired = _by_step(neurons.spikes, dt, np.floor)
     n_clamped = np.maximum(np.rint(neurons.constants["clamped"] / dt).astype(np.int64), 1)
     n_clamped = np.broadcast_to(n_clamped, (n_samples, n_neurons))
     v = np.zeros((n_samples, n_neurons))
-    currents = tuple(np.zeros_like(v) for _ in range(1 if neurons.i_max is None else 2))
+    currents = (np.zeros_like(v), np.zeros_like(v))
     free_from = np.zeros((n_samples, n_neurons), np.int64)
     found = np.empty((n_samples, len(times), n_neurons))
     seen = 0

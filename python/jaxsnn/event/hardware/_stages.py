@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.base.types import Array, Spikes
+from jaxsnn.base.types import Spikes
 from jaxsnn.event.component import merge_parameters, strongly_connected
 from jaxsnn.event.hardware.spec import NetworkSpec, PopulationSpec, ProjectionSpec, SourceSpec
 from jaxsnn.event.spikes import merge_spikes, take_spikes
@@ -21,6 +21,7 @@ class Stage:
     Attributes:
         populations: of the stage, whose neurons are counted through.
         sources: names of the sources and earlier populations that they hear, likewise.
+        source_sizes: how many channels each of them has.
         recurrent: whether they hear each other.
         params: of all neurons of the model.
     """
@@ -33,28 +34,29 @@ class Stage:
         self.recurrent = any(p.source in names for p in incoming)
         self._names = names
         self._labels = {(p.source, p.target): p.label for p in incoming}
-        self._rows = [spec.size_of(name) for name in self.sources]
+        self.source_sizes = [spec.size_of(name) for name in self.sources]
         self._sizes = [p.size for p in self.populations]
         self.n_neurons = sum(self._sizes)
         self.params = merge_parameters([p.params for p in self.populations], self._sizes)
 
-    def weights(self, by_label: Mapping[str, Any]) -> tuple[Array, Array | None]:
-        """One matrix from all sources and, in a cycle, one among the neurons."""
-        incoming = self._matrix(by_label, self.sources, self._rows)
+    def weights(self, by_label: Mapping[str, Any]) -> tuple[Any, Any]:
+        """One matrix from all sources and, in a cycle, one among the neurons, else None."""
+        incoming = self._matrix(by_label, self.sources, self.source_sizes)
         if not self.recurrent:
             return incoming, None
         return incoming, self._matrix(by_label, self._names, self._sizes)
 
-    def _matrix(self, by_label: Mapping[str, Any], sources: list[str], rows: list[int]) -> Array:
-        dtype = jnp.result_type(next(iter(by_label.values())))
+    def _matrix(self, by_label: Mapping[str, Any], sources: list[str], rows: list[int]) -> Any:
+        first = next(iter(by_label.values()))
+        on = np if isinstance(first, np.ndarray) else jnp  # on the host nothing must wait for JAX
 
-        def block(source: str, n: int, target: str, size: int) -> Array:
+        def block(source: str, n: int, target: str, size: int) -> Any:
             label = self._labels.get((source, target))
-            return jnp.zeros((n, size), dtype) if label is None else jnp.asarray(by_label[label])
+            return on.zeros((n, size), first.dtype) if label is None else by_label[label]
 
-        return jnp.concatenate(
+        return on.concatenate(
             [
-                jnp.concatenate(
+                on.concatenate(
                     [
                         block(source, n, target, size)
                         for target, size in zip(self._names, self._sizes, strict=True)
@@ -68,7 +70,7 @@ class Stage:
 
     def inputs(self, spikes: Mapping[str, Spikes]) -> Spikes:
         """What the stage hears, in time order."""
-        return merge_spikes([spikes[name] for name in self.sources], self._rows)
+        return merge_spikes([spikes[name] for name in self.sources], self.source_sizes)
 
     def merge(self, spikes: Mapping[str, Spikes]) -> Spikes:
         """The spikes of all populations as those of one, in time order."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,15 +27,21 @@ def delayed(spikes: Spikes, lost: np.ndarray | None = None, delay: float = 0.0) 
     return spikes_of(np.asarray(spikes.time) + delay, np.asarray(spikes.index), there)
 
 
-def from_events(sample: np.ndarray, neuron: np.ndarray, time: np.ndarray, n_samples: int) -> Spikes:
-    """Spikes in any order as ``[n_samples, any]`` in time order."""
-    order = np.lexsort((neuron, time, sample))
-    counts = np.bincount(sample, minlength=n_samples)
-    slot = np.arange(len(sample)) - np.repeat(np.cumsum(counts) - counts, counts)
-    place = np.full((n_samples, max(int(counts.max(initial=0)), 1)), -1)
-    place[sample[order], slot] = order
-    there = place >= 0
-    return spikes_of(np.append(time, 0.0)[place], np.append(neuron, -1)[place], there)
+def merged(stage: Stage, spikes: Mapping[str, Spikes]) -> Spikes:
+    """What a stage hears, in time order, as `Stage.inputs` has it under JAX."""
+    begins = itertools.accumulate(stage.source_sizes, initial=0)
+    heard = [spikes[name] for name in stage.sources]
+    time = np.concatenate([np.asarray(own.time) for own in heard], -1)
+    index = np.concatenate(
+        [
+            np.where(np.asarray(own.index) < 0, -1, np.asarray(own.index) + begin)
+            for own, begin in zip(heard, begins, strict=False)
+        ],
+        -1,
+    )
+    order = np.argsort(time, -1, kind="stable")
+    index = np.take_along_axis(index, order, -1)
+    return spikes_of(np.take_along_axis(time, order, -1), index, index >= 0)
 
 
 def ordinals(index: np.ndarray) -> np.ndarray:

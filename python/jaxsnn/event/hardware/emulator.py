@@ -1,21 +1,20 @@
 """A chip that exists in software alone, with the imperfections of the real one.
 
-The membranes are solved exactly in continuous time, as those of the model are, by the same ops with
-constants of its own for every neuron; only what is digital on the chip, events, goes by the clock.
-What these ops do not know of, saturation and holdoff, is solved in steps of the clock instead.
+The membranes are solved exactly in continuous time, as those of the model are, by the same compiled
+loop with constants of its own for every neuron; only what is digital on the chip, events, goes by
+the clock. What the loop does not know of, saturation and holdoff, is solved in steps of the clock
+instead. All of it is NumPy and compiled code: a run is often inside of a callback of JAX, where
+nothing must wait for JAX.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxsnn.base.types import LIFParameters, Spikes, initial_state
+from jaxsnn.base.types import Spikes
 from jaxsnn.event.hardware import _clocked, transforms
 from jaxsnn.event.hardware._membranes import Found, Recorder
 from jaxsnn.event.hardware._neurons import constants
@@ -23,9 +22,9 @@ from jaxsnn.event.hardware._stages import Stage, stages, unrolled
 from jaxsnn.event.hardware._trains import (
     Noise,
     delayed,
-    from_events,
     gain,
     generator,
+    merged,
     ordinals,
     spikes_of,
     split,
@@ -34,7 +33,8 @@ from jaxsnn.event.hardware.effects import EmulatorConfig
 from jaxsnn.event.hardware.errors import HardwareCapacityError, HardwareError
 from jaxsnn.event.hardware.spec import Calibration, NetworkSpec, RunRequest, RunResult
 from jaxsnn.event.hardware.validate import errors_of, only_trace, validate
-from jaxsnn.ops import Status, event_loop
+from jaxsnn.ops import Status
+from jaxsnn.ops._host import host_loop
 
 __all__ = ["EmulatedBackend"]
 
@@ -49,14 +49,12 @@ class _Compiled(NamedTuple):
         calibration: of the chip.
         stages: in order.
         opened: of those that hear themselves, by the first population, what `unrolled` gives.
-        simulate: `_simulate`, compiled.
     """
 
     spec: NetworkSpec
     calibration: Calibration
     stages: list[Stage]
     opened: dict[str, tuple[Stage, dict[str, str], dict[str, str]]]
-    simulate: Callable[..., Any]
 
 
 class _StageRun(NamedTuple):
@@ -120,8 +118,7 @@ class EmulatedBackend:
             raise HardwareCapacityError("; ".join(issue.message for issue in found))
         found = stages(spec)
         opened = {s.populations[0].name: unrolled(s, spec) for s in found if s.recurrent}
-        simulate = jax.jit(_simulate, static_argnums=0)
-        return _Compiled(spec, calibration, found, opened, simulate)
+        return _Compiled(spec, calibration, found, opened)
 
     def run(self, compiled: _Compiled, request: RunRequest) -> RunResult:
         """Runs a batch; see `Backend`."""
@@ -208,13 +205,7 @@ class EmulatedBackend:
         shortest = float(own_constants["t_ref"].min())
         most = 8 if shortest == 0 else math.ceil(request.runtime / shortest) + 1
         per_neuron = min(most, _MOST_PER_NEURON)
-        run = _StageRun(
-            own_constants,
-            request.runtime,
-            min(per_neuron, _MOST_PER_NEURON),
-            noise,
-            np.dtype(dtype),
-        )
+        run = _StageRun(own_constants, request.runtime, per_neuron, noise, np.dtype(dtype))
         noisy = (
             self._jitter(request.runtime) > 0 or config.jitter_bias != 0 or config.p_loss_chip > 0
         )
@@ -222,7 +213,7 @@ class EmulatedBackend:
             found = self._settled(compiled, stage, run, own, inputs)
         else:
             found = {}
-            for name, crossed in self._crossings(compiled, stage, run, own, inputs).items():
+            for name, crossed in self._crossings(stage, run, own, inputs).items():
                 emitted = self._jittered(name, crossed, request.runtime, noise)
                 lost = noise(f"chip {name}").random(emitted.time.shape) < config.p_loss_chip
                 found[name] = (crossed, emitted, lost)
@@ -233,29 +224,48 @@ class EmulatedBackend:
         """Whether the exact solver lacks an effect."""
         return self.config.i_max is not None or self.config.holdoff_time > 0
 
-    def _crossings(
-        self, compiled: _Compiled, stage: Stage, run: _StageRun, weights, inputs
-    ) -> dict[str, Spikes]:
+    def _crossings(self, stage: Stage, run: _StageRun, weights, inputs) -> dict[str, Spikes]:
         """The spikes of each population, without any noise on their way."""
-        if not self._by_clock:
-            delay = float(self.config.delay_int)
-            setup = _Setup(stage, _room(stage, run), float(run.runtime), delay)
-            return split(stage, _exact(compiled.simulate, setup, run, weights, inputs))
-        with jax.enable_x64(True):
-            incoming, recurrent = jax.tree.map(np.asarray, stage.weights(weights))
-            arrivals = jax.tree.map(np.asarray, stage.inputs(inputs))
-        assert recurrent is None
+        room = _room(stage, run)
+        incoming, recurrent = stage.weights(weights)
         if not np.isfinite(incoming).all():
             raise HardwareError("emulated chip: weights are not finite")
-        sample, neuron, time = _clocked.simulate(
-            run.constants,
-            incoming * run.constants["alive"],
-            arrivals,
-            runtime=run.runtime,
-            dt=1 / self._clock,
-            i_max=self.config.i_max,
-        )
-        return split(stage, from_events(sample, neuron, time, len(arrivals.time)))
+        incoming = incoming * run.constants["alive"]
+        heard = merged(stage, inputs)
+        if self._by_clock:
+            assert recurrent is None
+            spikes, count = _clocked.simulate(
+                run.constants,
+                incoming,
+                heard,
+                runtime=run.runtime,
+                dt=1 / self._clock,
+                i_max=self.config.i_max,
+                max_events=room,
+            )
+            full = count > room
+        else:
+            spikes, status = host_loop(
+                run.constants,
+                incoming.astype(run.dtype),
+                heard,
+                t_max=run.runtime,
+                max_events=room,
+                recurrent=None if recurrent is None else recurrent * run.constants["alive"],
+                recurrent_delay=self.config.delay_int,
+            )
+            time, index = np.asarray(spikes.time, np.float64), np.asarray(spikes.index)
+            spikes = spikes_of(time, index, index >= 0)
+            full = status == Status.EVENT_CAPACITY
+            if np.any((status != Status.OK) & ~full):
+                raise HardwareError("emulated chip: weights or inputs are not finite")
+        if np.any(full):
+            names = ", ".join(p.name for p in stage.populations)
+            raise HardwareError(
+                f"emulated chip: more than {room} spikes per sample of {names}, expected fewer: "
+                "the neurons fire in bursts, lower the weights or set refractory_time"
+            )
+        return split(stage, spikes)
 
     def _settled(
         self, compiled: _Compiled, stage: Stage, run: _StageRun, weights, inputs
@@ -280,7 +290,7 @@ class EmulatedBackend:
         heard = dict.fromkeys(sources, nothing)
         for _ in range(room + 2):
             given = {sources[name]: spikes for name, spikes in heard.items()}
-            crossed = self._crossings(compiled, opened, run, weights, inputs | given)
+            crossed = self._crossings(opened, run, weights, inputs | given)
             found, before, heard = {}, heard, {}
             for name, spikes in crossed.items():
                 time, index = np.asarray(spikes.time), np.asarray(spikes.index)
@@ -332,13 +342,6 @@ class EmulatedBackend:
         )
 
 
-class _Setup(NamedTuple):
-    stage: Stage
-    room: int
-    runtime: float
-    delay: float
-
-
 def _room(stage: Stage, run: _StageRun) -> int:
     """How many spikes of a stage there can be in a sample."""
     return max(sum(p.n_spikes for p in stage.populations), stage.n_neurons * run.per_neuron)
@@ -354,56 +357,3 @@ def _in_order(time: np.ndarray, index: np.ndarray, mask: np.ndarray) -> tuple[Sp
 
 def _equal(a: Spikes, b: Spikes) -> bool:
     return np.array_equal(a.time, b.time) and np.array_equal(a.index, b.index)
-
-
-def _exact(simulate, setup: _Setup, run: _StageRun, weights, inputs) -> Spikes:
-    """The spikes of a stage in continuous time."""
-    constants = {
-        name: values.flat[0] if (values == values.flat[0]).all() else values
-        for name, values in run.constants.items()
-        if name != "clamped"
-    }  # one for all neurons is faster
-    alive = constants.pop("alive")
-    with jax.enable_x64(run.dtype == np.float64):
-        cast = _cast((constants, weights, inputs), run.dtype)
-        time, index, status = jax.device_get(simulate(setup, *cast, alive))
-    if np.any(status == int(Status.EVENT_CAPACITY)):
-        names = ", ".join(p.name for p in setup.stage.populations)
-        raise HardwareError(
-            f"emulated chip: more than {setup.room} spikes per sample of {names}, expected fewer: "
-            "the neurons fire in bursts, lower the weights or set refractory_time"
-        )
-    if np.any(status != int(Status.OK)):
-        raise HardwareError("emulated chip: weights or inputs are not finite")
-    return spikes_of(np.asarray(time, np.float64), index, index >= 0)
-
-
-def _simulate(setup: _Setup, constants, weights, inputs: Mapping[str, Spikes], alive):
-    stage = setup.stage
-    params = LIFParameters(**constants)
-    incoming, recurrent = stage.weights(weights)
-    incoming = jnp.where(alive, incoming, 0)
-    network: dict[str, Any] = {}
-    if recurrent is not None:
-        network = {
-            "recurrent": jnp.where(alive, recurrent, 0),
-            "recurrent_delays": jnp.asarray(setup.delay, incoming.dtype),
-        }
-    result = event_loop(
-        params,
-        incoming,
-        initial_state(params, stage.n_neurons, incoming.dtype),
-        stage.inputs(inputs),
-        t_max=setup.runtime,
-        max_events=setup.room,
-        raise_on=(),
-        label="emulated chip",
-        **network,
-    )
-    return result.spikes.time, result.spikes.index, result.status
-
-
-def _cast(tree: Any, dtype: np.dtype) -> Any:
-    return jax.tree.map(
-        lambda x: np.asarray(x, dtype) if np.asarray(x).dtype.kind == "f" else np.asarray(x), tree
-    )

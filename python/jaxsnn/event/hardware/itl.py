@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.experimental import io_callback
 
 from jaxsnn.base.types import Array, Spikes
@@ -131,12 +130,7 @@ class InTheLoop:
             for p in self.spec.populations
         }
         fixed = jax.tree.map(_to_bits, jax.lax.stop_gradient((weights, inputs)))
-        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(fixed)):
-            found = io_callback(self._on_host, shapes, *fixed, ordered=True)
-        else:
-            # Outside of jit the caller waits: what it would go on to ask of JAX, many small
-            # computations, would otherwise queue up in front of those of an emulated chip.
-            found = jax.tree.map(jnp.asarray, self._on_host(*fixed))
+        found = io_callback(self._on_host, shapes, *fixed, ordered=True)
         return {
             name: Spikes(_from_bits(spikes.time, first.dtype), spikes.index)
             for name, spikes in found.items()
