@@ -129,10 +129,8 @@ def test_gradients_equal_the_oracle(form, name):
             assert abs(found - expected) <= 1e-12 * max(scale, abs(expected)), key
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("name", SURROGATES)
-def test_both_forms_give_the_same_gradients_in_float32(name, recurrent):
-    """To 1e-6 of a gradient's length, once spikes are the same and voltages equal to rounding."""
+def float32_layer(recurrent):
+    """Coefficients, operands, and the loss of a form: a random linear one of all results."""
     rng = np.random.default_rng(2)
     n_batch, n_steps, n_inputs, n_neurons = 16, 60, 20, 50
     coefficients = step_coefficients(LIFParameters(tau_mem=10e-3, tau_syn=5e-3, v_th=0.6), 5e-4)
@@ -146,23 +144,58 @@ def test_both_forms_give_the_same_gradients_in_float32(name, recurrent):
     operands = {key: jnp.asarray(x, jnp.float32) for key, x in operands.items()}
     shape = (n_batch, n_steps, n_neurons)
     of_spikes, of_voltage = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
-    state = rest(coefficients, n_neurons, jnp.float32)
 
-    def loss(operands, form):
-        result = form(coefficients, state=state, surrogate=SURROGATES[name], **operands)
-        return jnp.sum(of_spikes * result.spikes) + jnp.sum(of_voltage * result.voltage), result
+    def loss(coefficients, operands, form, surrogate, samples=slice(None)):
+        state = rest(coefficients, n_neurons, jnp.float32)
+        operands = operands | {"inputs": operands["inputs"][samples]}
+        result = form(coefficients, state=state, surrogate=surrogate, **operands)
+        weighed = of_spikes[samples] * result.spikes + of_voltage[samples] * result.voltage
+        return jnp.sum(weighed), result
 
+    return coefficients, operands, loss
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("name", SURROGATES)
+def test_both_forms_give_the_same_gradients_in_float32(name, recurrent):
+    """To 1e-6 of a gradient's length, once spikes are the same and voltages equal to rounding."""
+    coefficients, operands, loss = float32_layer(recurrent)
     both = [
-        jax.jit(jax.value_and_grad(partial(loss, form=form), has_aux=True))
+        jax.jit(jax.value_and_grad(partial(loss, form=form, surrogate=SURROGATES[name]), 1, True))
         for form in FORMS.values()
     ]
-    ((_, own), gradient), ((_, other), expected) = (run(operands) for run in both)
-    assert own.spikes.sum() > 2 * n_batch * n_neurons
+    ((_, own), gradient), ((_, other), expected) = (run(coefficients, operands) for run in both)
+    assert own.spikes.sum() > 2 * own.spikes.shape[0] * own.spikes.shape[2]
     np.testing.assert_array_equal(own.spikes, other.spikes)
     np.testing.assert_allclose(own.voltage, other.voltage, rtol=0, atol=1e-6)
     for key, value in gradient.items():
         distance = np.linalg.norm(value - expected[key])
         assert distance <= 1e-6 * np.linalg.norm(expected[key]), (key, distance)
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("name", SURROGATES)
+def test_both_forms_give_the_same_gradients_of_shared_coefficients_in_float32(name, recurrent):
+    """To 1e-6 of what neurons and samples contribute, most of which cancels in the sum."""
+    coefficients, operands, loss = float32_layer(recurrent)
+    chosen = {"surrogate": SURROGATES[name]}
+    own, expected = (
+        jax.jit(jax.grad(partial(loss, form=form, **chosen), has_aux=True))(coefficients, operands)[
+            0
+        ]
+        for form in FORMS.values()
+    )
+
+    def of_sample(sample):
+        per_neuron = jax.tree.map(lambda x: jnp.full(50, x), coefficients)
+        samples = sample + jnp.arange(1)
+        partly = partial(loss, form=FORMS["reference"], samples=samples, **chosen)
+        return jax.grad(partly, has_aux=True)(per_neuron, operands)[0]
+
+    parts = jax.jit(jax.vmap(of_sample))(jnp.arange(16))
+    for key, value, other, part in zip(own._fields, own, expected, parts, strict=True):
+        assert np.sum(part) == pytest.approx(float(other), abs=1e-6 * float(np.abs(part).sum()))
+        assert abs(float(value - other)) <= 1e-6 * float(np.abs(part).sum()), key
 
 
 @pytest.mark.parametrize("jump", ["after", "before"])
