@@ -538,6 +538,8 @@ const Target kTargets[kNumTargets] = {
     {"jaxsnn_flow_bwd", kFlowBwd},
     {"jaxsnn_next_crossing_fwd", kCrossingFwd},
     {"jaxsnn_next_crossing_bwd", kCrossingBwd},
+    {"jaxsnn_gather_spikes_fwd", GatherSpikesForwardCall},
+    {"jaxsnn_gather_spikes_bwd", GatherSpikesBackwardCall},
     {"jaxsnn_lif_steps_fwd", LifStepsForwardCall},
     {"jaxsnn_lif_steps_bwd", LifStepsBackwardCall},
 };

@@ -6,6 +6,8 @@
 
 namespace jaxsnn {
 
+XLA_FFI_Error* GatherSpikesForwardCall(XLA_FFI_CallFrame* frame);
+XLA_FFI_Error* GatherSpikesBackwardCall(XLA_FFI_CallFrame* frame);
 XLA_FFI_Error* LifStepsForwardCall(XLA_FFI_CallFrame* frame);
 XLA_FFI_Error* LifStepsBackwardCall(XLA_FFI_CallFrame* frame);
 
@@ -14,7 +16,7 @@ struct Target {
   XLA_FFI_Handler* handler;
 };
 
-inline constexpr int kNumTargets = 12;
+inline constexpr int kNumTargets = 14;
 extern const Target kTargets[kNumTargets];
 
 }  // namespace jaxsnn

@@ -7,6 +7,7 @@ same spikes and the same gradients, by two routes.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -34,6 +35,7 @@ from jaxsnn.event.population import (
     normal_weights,
     population_layer,
 )
+from jaxsnn.event.spikes import merge_spikes
 from jaxsnn.ops import EventKind, event_step, observed_loop
 from jaxsnn.ops._checks import check_count
 from jaxsnn.ops._ffi import vary_alike
@@ -120,10 +122,10 @@ def RecurrentEventPropLIF(
 ) -> Layer:
     """Layers in a row as one population, whose gradient is computed by EventProp.
 
-    The quadrants of one recurrent weight matrix hold the weights from each layer to the next. All
-    layers are simulated together, event by event, as they run on neuromorphic hardware; spikes and
-    gradients are those of :func:`EventPropLIF` layers in a row. With a single layer the population
-    is recurrent: every neuron hears every other and itself.
+    The quadrants of one recurrent weight matrix hold the weights from each layer to the next, as
+    on neuromorphic hardware. Spikes and gradients are those of :func:`EventPropLIF` layers in a
+    row, as which they are simulated; with delays all layers are simulated together, event by event.
+    With a single layer the population is recurrent: every neuron hears every other and itself.
 
     Args:
         layers: number of neurons of each layer.
@@ -202,6 +204,8 @@ def RecurrentEventPropLIF(
                 )
             }
             weights = weights["weights"]
+        elif len(sizes) > 1:
+            return _run_in_a_row(population, spans, weights, spikes)
         return population.run(
             jnp.where(hears_input, weights.input, 0),
             spikes,
@@ -211,6 +215,36 @@ def RecurrentEventPropLIF(
         ).spikes
 
     return Layer(init, apply, n_neurons)
+
+
+def _run_in_a_row(
+    population: Population, spans: Sequence[slice], weights: RecurrentWeights, spikes: Spikes
+) -> Spikes:
+    """The spikes of a population of layers in a row, each of which has room for all of them.
+
+    If one fills it, up to that time all spikes are known, and later ones will not be kept.
+    """
+    found, incoming = [], weights.input[..., spans[0]]
+    for span, following in itertools.zip_longest(spans, spans[1:]):
+        parameters = {
+            field.name: value[..., span] if np.ndim(value) else value
+            for field in dataclasses.fields(LIFParameters)
+            for value in [getattr(population.params, field.name)]
+        }
+        layer = dataclasses.replace(
+            population, n_neurons=span.stop - span.start, params=LIFParameters(**parameters)
+        )
+        spikes = layer.run(incoming, spikes, {}).spikes
+        found.append(spikes)
+        if following is not None:
+            incoming = weights.recurrent[..., span, following]
+    return merge_spikes(
+        found,
+        [span.stop - span.start for span in spans],
+        n_spikes=population.n_spikes,
+        truncate=population.truncate,
+        label=population.label,
+    )
 
 
 def _in_a_row(sizes: Sequence[int]):

@@ -5,22 +5,38 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsnn.base.types import Spikes
+from jaxsnn.ops import _ffi
+
+_MOST_CHANNELS = 2**31 - 1
 
 
-def merge_spikes(sources: Sequence[Spikes], sizes: Sequence[int]) -> Spikes:
+def merge_spikes(
+    sources: Sequence[Spikes],
+    sizes: Sequence[int],
+    *,
+    n_spikes: int | None = None,
+    truncate: bool = False,
+    label: str = "merge_spikes",
+) -> Spikes:
     """Spikes of several sources in one list in time order, their channels counted through.
 
     Args:
         sources: with any leading batch axes, which broadcast; in any order.
         sizes: number of channels of each source.
+        n_spikes: length of the result; the default is that of all lists together.
+        truncate: keep the ``n_spikes`` earliest spikes where there are more, instead of raising.
+        label: how errors name the list.
 
     Returns:
         All spikes, with the padding at the end. Simultaneous spikes stay in the order of the
-        sources.
+        sources. Where a list has NaN, of a window that failed, so has the padding.
+
+    Raises:
+        jax.errors.JaxRuntimeError: when run, for more than ``n_spikes`` spikes.
     """
     lead = jnp.broadcast_shapes(*(s.time.shape[:-1] for s in sources))
     times, indices = [], []
@@ -29,8 +45,18 @@ def merge_spikes(sources: Sequence[Spikes], sizes: Sequence[int]) -> Spikes:
         times.append(jnp.broadcast_to(spikes.time, shape))
         index = jnp.where(spikes.index < 0, -1, spikes.index + offset)
         indices.append(jnp.broadcast_to(index.astype(jnp.int32), shape))
-    time, index = jnp.concatenate(times, -1), jnp.concatenate(indices, -1)
-    return Spikes(*jax.lax.sort((time, index), num_keys=1))
+    gathered = _ffi.gather_spikes(
+        jnp.concatenate(times, -1),
+        jnp.concatenate(indices, -1),
+        sizes={"gathered": sum(t.shape[-1] for t in times) if n_spikes is None else n_spikes},
+        parts=tuple(t.shape[-1] for t in times),
+        begin=np.int64(0),
+        end=np.int64(_MOST_CHANNELS),
+        in_time_order=True,
+        must_fit=not truncate,
+        label=label,
+    )
+    return Spikes(gathered["time"], gathered["index"])
 
 
 def take_spikes(spikes: Spikes, begin: int, end: int, n_spikes: int) -> Spikes:
@@ -45,14 +71,15 @@ def take_spikes(spikes: Spikes, begin: int, end: int, n_spikes: int) -> Spikes:
     Returns:
         Spikes ``[*batch, n_spikes]`` in time order, padded.
     """
-    mine = (spikes.index >= begin) & (spikes.index < end)
-    place = jnp.where(mine, jnp.cumsum(mine, -1) - 1, n_spikes)
-    lead = spikes.time.shape[:-1]
-
-    def put(fill, values):
-        rows = [x.reshape(-1, x.shape[-1]) for x in (place, values)]
-        empty = jnp.full(n_spikes, fill, values.dtype)
-        placed = jax.vmap(lambda at, v: empty.at[at].set(v, mode="drop"))(*rows)
-        return placed.reshape(*lead, n_spikes)
-
-    return Spikes(put(jnp.inf, spikes.time), put(-1, spikes.index - begin))
+    gathered = _ffi.gather_spikes(
+        spikes.time,
+        spikes.index,
+        sizes={"gathered": n_spikes},
+        parts=(spikes.time.shape[-1],),
+        begin=np.int64(begin),
+        end=np.int64(end),
+        in_time_order=False,
+        must_fit=False,
+        label="take_spikes",
+    )
+    return Spikes(gathered["time"], gathered["index"])

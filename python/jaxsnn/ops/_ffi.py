@@ -567,4 +567,16 @@ next_crossing = Op(
     optional_gradients=_PARAMETERS,
 )
 
+gather_spikes = Op(
+    "gather_spikes",
+    (Field("time", ("given",), differentiable=True), Field("index", ("given",), integer=True)),
+    (
+        Field("time", ("gathered",), differentiable=True),
+        Field("index", ("gathered",), integer=True),
+        Field("position", ("gathered",), integer=True),
+        Field("count", integer=True),
+    ),
+    ["position"],
+)
+
 FACTS = 3  # argument, element and value behind a status
