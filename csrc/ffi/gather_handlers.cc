@@ -1,4 +1,4 @@
-// The custom calls that merge lists of spikes and take them apart.
+// The custom calls that merge lists of spikes, take them apart, and find the first ones.
 #include <cstdint>
 #include <sstream>
 #include <string_view>
@@ -29,7 +29,7 @@ GatherProblem<R> DecodeLists(Decoder& d, Dims& dims) {
 
 ffi::Error Forward(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::RemainingRets rets,
                    ffi::Span<const std::int64_t> parts, std::int64_t begin, std::int64_t end,
-                   bool in_time_order, bool must_fit, std::string_view label) {
+                   std::int64_t rule, bool must_fit, std::string_view label) {
   return Guard("gather_spikes", args, [&]<class R>() {
     Decoder d("gather_spikes", args, rets, ResultsAre::kReturned);
     d.SetBatch(0, 1);
@@ -38,7 +38,7 @@ ffi::Error Forward(ffi::ThreadPool threads, ffi::RemainingArgs args, ffi::Remain
     problem.parts.assign(parts.begin(), parts.end());
     problem.begin = begin;
     problem.end = end;
-    problem.in_time_order = in_time_order;
+    problem.rule = static_cast<Gather>(rule);
     GatherResults<R> results;
     results.time = d.Ret<R>("time", {&dims.gathered});
     results.index = d.Ret<std::int32_t>("index", {&dims.gathered});
@@ -90,7 +90,7 @@ XLA_FFI_DEFINE_HANDLER(kForward, Forward,
                            .Attr<ffi::Span<const std::int64_t>>("parts")
                            .Attr<std::int64_t>("begin")
                            .Attr<std::int64_t>("end")
-                           .Attr<bool>("in_time_order")
+                           .Attr<std::int64_t>("rule")
                            .Attr<bool>("must_fit")
                            .Attr<std::string_view>("label"));
 XLA_FFI_DEFINE_HANDLER(kBackward, Backward,

@@ -1,4 +1,4 @@
-// Lists of spikes, merged and taken apart, against a stable sort of all of them.
+// Lists of spikes, merged and taken apart, against a stable sort of all of them; and first ones.
 #include "cpu/gather_spikes.h"
 
 #include <algorithm>
@@ -52,8 +52,8 @@ Batched<T> Own(T* data, const Lists& lists, std::int64_t size) {
   return {data, size, BatchLayout({lists.n_batch}, {lists.n_batch})};
 }
 
-void AgainstAStableSort(bool in_time_order) {
-  std::mt19937 rng(in_time_order ? 1 : 2);
+void AgainstAStableSort(jaxsnn::Gather rule) {
+  std::mt19937 rng(static_cast<std::uint32_t>(rule));
   test::Pool pool(3);
   for (int repeat = 0; repeat < 300; ++repeat) {
     const Lists lists = Draw(rng, repeat % 2 == 0);
@@ -64,7 +64,7 @@ void AgainstAStableSort(bool in_time_order) {
     problem.parts = lists.parts;
     problem.begin = rng() % 3;
     problem.end = problem.begin + rng() % 9;
-    problem.in_time_order = in_time_order;
+    problem.rule = rule;
     jaxsnn::GatherResults<double> results;
     results.size = static_cast<std::int64_t>(rng() % 30);
     const auto size = static_cast<std::size_t>(results.size * lists.n_batch);
@@ -87,14 +87,26 @@ void AgainstAStableSort(bool in_time_order) {
         const std::int32_t channel = problem.index[b][k];
         if (channel >= problem.begin && channel < problem.end) expected.push_back(k);
       }
-      if (in_time_order) {
+      if (rule == jaxsnn::Gather::kFirstOfEach) {
+        std::vector<std::int32_t> first(static_cast<std::size_t>(results.size), -1);
+        for (const std::int32_t at : expected) {
+          const std::int64_t k = problem.index[b][at] - problem.begin;
+          if (k < results.size && first[static_cast<std::size_t>(k)] < 0) {
+            first[static_cast<std::size_t>(k)] = at;
+          }
+        }
+        expected = first;
+      }
+      if (rule == jaxsnn::Gather::kInTimeOrder) {
         std::stable_sort(expected.begin(), expected.end(),
                          [from](std::int32_t i, std::int32_t j) { return from[i] < from[j]; });
       }
-      CHECK(*results.count[b] == static_cast<std::int32_t>(expected.size()));
+      CHECK(*results.count[b] == std::count_if(expected.begin(), expected.end(),
+                                               [](std::int32_t at) { return at >= 0; }));
       for (std::int64_t k = 0; k < results.size; ++k) {
-        const bool there = k < static_cast<std::int64_t>(expected.size());
-        const std::int32_t at = there ? expected[static_cast<std::size_t>(k)] : -1;
+        const bool within = k < static_cast<std::int64_t>(expected.size());
+        const std::int32_t at = within ? expected[static_cast<std::size_t>(k)] : -1;
+        const bool there = at >= 0;
         CHECK(results.position[b][k] == at);
         CHECK(results.time[b][k] == (there ? from[at] : kInf));
         CHECK(results.index[b][k] ==
@@ -116,7 +128,8 @@ void AgainstAStableSort(bool in_time_order) {
 
 int main(int argc, char** argv) {
   test::Configure(argc, argv);
-  AgainstAStableSort(true);
-  AgainstAStableSort(false);
+  AgainstAStableSort(jaxsnn::Gather::kInTimeOrder);
+  AgainstAStableSort(jaxsnn::Gather::kAsTheyStand);
+  AgainstAStableSort(jaxsnn::Gather::kFirstOfEach);
   return test::Report();
 }

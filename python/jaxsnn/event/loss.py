@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from jaxsnn.base.types import Array, Float, Int, Int32, Spikes
 from jaxsnn.event.encode import check_labels, is_traced
+from jaxsnn.ops._gather import Gather, gather_spikes
 
 __all__ = [
     "first_spike_times",
@@ -58,25 +59,17 @@ def first_spike_times(spikes: Spikes, n_neurons: int) -> Float[Array, "*batch n_
     where = f"{_MODULE}.first_spike_times"
     if not isinstance(n_neurons, (int, np.integer)) or n_neurons < 1:
         raise ValueError(f"{where}: n_neurons is {n_neurons!r}, expected an integer >= 1")
-    time, index = jnp.asarray(spikes.time), jnp.asarray(spikes.index)
+    time, index = jnp.asarray(spikes.time), jnp.asarray(spikes.index, jnp.int32)
     if time.ndim < 1 or time.shape != index.shape:
         raise ValueError(
             f"{where}: spikes have time {time.shape} and index {index.shape}, "
             "expected twice (*batch, n_spikes)"
         )
 
-    def of_one_sample(time: Array, index: Array) -> Array:
-        n_spikes = time.shape[0]
-        if n_spikes == 0:  # which a gather does not take
-            return jnp.full(n_neurons, jnp.inf, time.dtype)
-        # A negative index would count from the end. Indices past the end are dropped.
-        neuron = jnp.where(index < 0, n_neurons, index)
-        position = jnp.full(n_neurons, n_spikes, jnp.int32)
-        position = position.at[neuron].min(jnp.arange(n_spikes, dtype=jnp.int32), mode="drop")
-        first = time.at[position].get(mode="fill", fill_value=jnp.inf)
-        return jnp.where(jnp.any(jnp.isnan(time)), jnp.nan, first)
-
-    return jnp.vectorize(of_one_sample, signature="(s),(s)->(n)")(time, index)
+    first = gather_spikes(
+        Spikes(time, index), (0, int(n_neurons)), int(n_neurons), Gather.FIRST_OF_EACH
+    )
+    return first.time
 
 
 def ttfs_cross_entropy(

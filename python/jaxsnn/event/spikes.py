@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-import numpy as np
 
 from jaxsnn.base.types import Spikes
-from jaxsnn.ops import _ffi
+from jaxsnn.ops._gather import Gather, gather_spikes
 
 _MOST_CHANNELS = 2**31 - 1
 
@@ -45,18 +44,15 @@ def merge_spikes(
         times.append(jnp.broadcast_to(spikes.time, shape))
         index = jnp.where(spikes.index < 0, -1, spikes.index + offset)
         indices.append(jnp.broadcast_to(index.astype(jnp.int32), shape))
-    gathered = _ffi.gather_spikes(
-        jnp.concatenate(times, -1),
-        jnp.concatenate(indices, -1),
-        sizes={"gathered": sum(t.shape[-1] for t in times) if n_spikes is None else n_spikes},
-        parts=tuple(t.shape[-1] for t in times),
-        begin=np.int64(0),
-        end=np.int64(_MOST_CHANNELS),
-        in_time_order=True,
+    return gather_spikes(
+        Spikes(jnp.concatenate(times, -1), jnp.concatenate(indices, -1)),
+        (0, _MOST_CHANNELS),
+        sum(t.shape[-1] for t in times) if n_spikes is None else n_spikes,
+        Gather.IN_TIME_ORDER,
+        parts=[t.shape[-1] for t in times],
         must_fit=not truncate,
         label=label,
     )
-    return Spikes(gathered["time"], gathered["index"])
 
 
 def take_spikes(spikes: Spikes, begin: int, end: int, n_spikes: int) -> Spikes:
@@ -71,15 +67,4 @@ def take_spikes(spikes: Spikes, begin: int, end: int, n_spikes: int) -> Spikes:
     Returns:
         Spikes ``[*batch, n_spikes]`` in time order, padded.
     """
-    gathered = _ffi.gather_spikes(
-        spikes.time,
-        spikes.index,
-        sizes={"gathered": n_spikes},
-        parts=(spikes.time.shape[-1],),
-        begin=np.int64(begin),
-        end=np.int64(end),
-        in_time_order=False,
-        must_fit=False,
-        label="take_spikes",
-    )
-    return Spikes(gathered["time"], gathered["index"])
+    return gather_spikes(spikes, (begin, end), n_spikes, Gather.AS_THEY_STAND)
