@@ -136,7 +136,8 @@ JAXSNN_INLINE Vector ApproximateReciprocal(const Vector& x) {
 }
 
 // For every neuron a time from now before which it cannot cross its threshold, and the soonest; n a
-// multiple of the block. kTonic: where a threshold may lie below rest.
+// multiple of the block. The soonest of all others is that of `others`, a vector. kTonic: where a
+// threshold may lie below rest.
 //
 // tau_mem v' <= highest - v, by which v crosses no sooner than tau_mem log(r) from now, with
 // r = (highest - v) / (highest - threshold), and log(r) >= 2 (r - 1) / (r + 1). `scale` is
@@ -148,7 +149,8 @@ R BoundScale(double tau_mem) {
 template <class R, bool kTonic>
 Soonest<R> BoundCrossings(std::int64_t n, const R* JAXSNN_RESTRICT v_lanes,
                           const R* JAXSNN_RESTRICT i_lanes, const R* JAXSNN_RESTRICT thresholds,
-                          const R* JAXSNN_RESTRICT scale, R* JAXSNN_RESTRICT wait) {
+                          const R* JAXSNN_RESTRICT scale, R* JAXSNN_RESTRICT wait,
+                          R* JAXSNN_RESTRICT others) {
   using Lanes = LaneVector<R>;
   using Vector = typename Lanes::type;
   using BitLanes = Registers<Mask<R>, kLaneWidth<R>>;
@@ -160,6 +162,7 @@ Soonest<R> BoundCrossings(std::int64_t n, const R* JAXSNN_RESTRICT v_lanes,
   Mask<R> lanes[kLaneWidth<R>];  // whose elements are looked at, so that vectors stay in registers
   for (int l = 0; l < kLaneWidth<R>; ++l) lanes[l] = static_cast<Mask<R>>(l);
   Bits number = BitLanes::Load(lanes), soonest = std::bit_cast<Bits>(never) | kNumber;
+  Bits next = soonest;
   for (std::int64_t j = 0; j < n; j += kLaneWidth<R>) {
     const Vector v = Lanes::Load(v_lanes + j), i = Lanes::Load(i_lanes + j);
     const Vector threshold = Lanes::Load(thresholds + j);
@@ -177,11 +180,16 @@ Soonest<R> BoundCrossings(std::int64_t n, const R* JAXSNN_RESTRICT v_lanes,
     at = distance >= std::numeric_limits<R>::min() ? at : Vector{};
     Lanes::Store(at, wait + j);
     const Bits bits = (std::bit_cast<Bits>(at) & ~kNumber) | (number & kNumber);
+    const Bits later = bits < soonest ? soonest : bits;
+    next = later < next ? later : next;
     soonest = bits < soonest ? bits : soonest;
     number += static_cast<Mask<R>>(kLaneWidth<R>);
   }
   BitLanes::Store(soonest, lanes);
   const Mask<R> first = LeastLane<Mask<R>, kLaneWidth<R>>(lanes);
+  next = soonest == first ? next : soonest;
+  if (n > kNumber) next = Bits{};  // two with the same last digits of their numbers look like one
+  Lanes::Store(std::bit_cast<Vector>(next & ~kNumber), others);
   std::int64_t neuron = first & kNumber;
   while (neuron < n && (std::bit_cast<Mask<R>>(wait[neuron]) & ~kNumber) != (first & ~kNumber)) {
     neuron += kNumber + 1;

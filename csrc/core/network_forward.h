@@ -2,7 +2,8 @@
 //
 // One event after the other: all neurons go side by side to the next arrival or to the first
 // crossing before it, in loops that vectorise. A bound on how soon a neuron can cross, one rough
-// division for each, leaves few whose crossing is solved.
+// division for each, leaves few whose crossing is solved. Each of these waits for the one before,
+// so that two examples in turns take less time than one after the other.
 #ifndef JAXSNN_CORE_NETWORK_FORWARD_H_
 #define JAXSNN_CORE_NETWORK_FORWARD_H_
 
@@ -79,22 +80,74 @@ class NetworkForward {
   // Runs the example to t_max, or to the last spike for which its population has room. Requires a
   // checked network.
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end, const Views<R>& views) {
+    Begin(log, views);
+    while (Step()) {
+    }
+    return End(end);
+  }
+
+  // The same in parts. A step, to the next crossing or arrival, consists of three.
+  void Begin(const SpikeLog<R>& log, const Views<R>& views) {
     constants_.Fill(p_);
     step_.Fill(n_lanes_, [this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
+    log_ = log;
     views_ = views;
     track_ = views.maximum.v != nullptr;
-    Start(log);
-    while (Step(log)) {
+    Start();
+  }
+
+  // All that happens before a crossing is to be searched for, and bounds on when neurons cross.
+  void Approach() {
+    while (PassEvent()) {
     }
+    const auto bound = any_tonic_ ? BoundCrossings<R, true> : BoundCrossings<R, false>;
+    soonest_ = bound(n_lanes_, v_, i_, threshold_, scale_, wait_, others_);
+  }
+
+  // The first crossing before anything else happens.
+  void Search() {
+    const double stop = std::min(arrivals_.time(), ProbeTime());
+    closing_ = stop == kNever;
+    horizon_ = closing_ ? p_.t_max : stop;
+    next_ = FirstCrossing(horizon_);
+  }
+
+  // To that crossing, or to what happens first. Returns whether there may be another step.
+  bool Proceed() {
+    if (outcome_.failed()) return false;
+    // One that coincides with an arrival or a probe comes after it.
+    if (closing_ ? next_.time <= horizon_ : next_.time < horizon_) {
+      if (!HasRoom(next_.neuron)) return false;
+      quiet_ = false;
+      Flow(next_.time, next_);
+      Raise();
+      Spike(next_.neuron);
+      return true;
+    }
+    quiet_ = true;
+    // A crossing that was rounded to just behind the end of the window shows up there.
+    const bool more = !closing_ || now_ < horizon_;
+    if (more) Flow(horizon_);
+    if (next_.time == horizon_) Raise();
+    return more;
+  }
+
+  bool Step() {
+    Approach();
+    Search();
+    return Proceed();
+  }
+
+  Outcome End(const EndState<R>& end) {
     if (outcome_.status == Status::kEventCapacity) {
       // The same once more, up to the last spike that was recorded, gives the state there.
       const std::int64_t recorded = count_;
-      Start(log);
-      while (count_ < recorded && Step(log)) {
+      Start();
+      while (count_ < recorded && Step()) {
       }
       while (arrivals_.time() <= now_) Deliver(arrivals_.Pop());
     }
-    if (!outcome_.failed()) Finish(log, end);
+    if (!outcome_.failed()) Finish(end);
     return outcome_;
   }
 
@@ -107,7 +160,7 @@ class NetworkForward {
     double passed = 0;
   };
 
-  void Start(const SpikeLog<R>& log) {
+  void Start() {
     now_ = p_.time;
     count_ = n_refractory_ = next_probe_ = 0;
     any_tonic_ = quiet_ = false;
@@ -129,12 +182,13 @@ class NetworkForward {
       threshold_[j] = static_cast<R>(kNever);
       scale_[j] = 1;
     }
-    arrivals_.Start(log.time, log.index, 0, p_.t_max);
+    arrivals_.Start(log_.time, log_.index, 0, p_.t_max);
     if (track_) maxima_.Start(v_, i_, now_);
   }
 
-  // One event. Returns whether there may be another one.
-  bool Step(const SpikeLog<R>& log) {
+  // Something that happens now, or an arrival before which no neuron crosses. Returns whether there
+  // was any.
+  bool PassEvent() {
     if (arrivals_.time() <= now_) {
       Deliver(arrivals_.Pop());
       return true;
@@ -143,27 +197,7 @@ class NetworkForward {
       Probe();
       return true;
     }
-    if (quiet_ && PassArrival()) return true;
-    const double stop = std::min(arrivals_.time(), ProbeTime());
-    const bool closing = stop == kNever;
-    const double horizon = closing ? p_.t_max : stop;
-    const Crossing next = FirstCrossing(horizon);
-    if (outcome_.failed()) return false;
-    // One that coincides with an arrival or a probe comes after it.
-    if (closing ? next.time <= horizon : next.time < horizon) {
-      if (!HasRoom(next.neuron)) return false;
-      quiet_ = false;
-      Flow(next.time, next);
-      Raise();
-      Spike(next.neuron, log);
-      return true;
-    }
-    quiet_ = true;
-    // A crossing that was rounded to just behind the end of the window shows up there.
-    const bool more = !closing || now_ < horizon;
-    if (more) Flow(horizon);
-    if (next.time == horizon) Raise();
-    return more;
+    return quiet_ && PassArrival();
   }
 
   void Deliver(const Arrival<R>& arrival) {
@@ -216,8 +250,7 @@ class NetworkForward {
     n_crossing_ = 0;
     Crossing first{kNever, 0};
     double limit = horizon - now_;
-    const auto bound = any_tonic_ ? BoundCrossings<R, true> : BoundCrossings<R, false>;
-    const Soonest<R> likely = bound(n_lanes_, v_, i_, threshold_, scale_, wait_);
+    const Soonest<R> likely = soonest_;
     if (static_cast<double>(likely.time) > limit) return first;
     const auto solve = [&](std::int64_t j) {
       const Crossing crossing = CrossingOf(j, horizon);
@@ -233,10 +266,7 @@ class NetworkForward {
       crossing_[n_crossing_++] = static_cast<std::int32_t>(j);
     };
     solve(likely.neuron);
-    const R within = static_cast<R>(limit);
-    if (CountWithin(n_lanes_, wait_, within) <= (wait_[likely.neuron] <= within ? 1 : 0)) {
-      return first;
-    }
+    if (!AnyLane(LaneVector<R>::Load(others_) <= static_cast<R>(limit))) return first;
     for (std::int64_t begin = 0; begin < n_lanes_; begin += kLaneBlock) {
       if (CountWithin(kLaneBlock, wait_ + begin, static_cast<R>(limit)) == 0) continue;
       for (std::int64_t j = begin; j < std::min(begin + kLaneBlock, n_); ++j) {
@@ -347,10 +377,10 @@ class NetworkForward {
   }
 
   // A neuron crosses its threshold now.
-  void Spike(std::int64_t j, const SpikeLog<R>& log) {
-    log.time[count_] = static_cast<R>(now_);
-    log.index[count_] = static_cast<std::int32_t>(j);
-    log.current[count_] = i_[j];
+  void Spike(std::int64_t j) {
+    log_.time[count_] = static_cast<R>(now_);
+    log_.index[count_] = static_cast<std::int32_t>(j);
+    log_.current[count_] = i_[j];
     if (track_) maxima_.Spike(j, p_.threshold(j), now_);
     v_[j] = static_cast<R>(p_.reset(j));
     release_[j] = static_cast<R>(now_ + p_.t_ref[j]);
@@ -360,11 +390,11 @@ class NetworkForward {
     arrivals_.Emit(count_++);
   }
 
-  void Finish(const SpikeLog<R>& log, const EndState<R>& end) {
-    for (std::int64_t s = count_; s < log.capacity; ++s) {
-      log.time[s] = static_cast<R>(kNever);
-      log.index[s] = kNoIndex;
-      log.current[s] = 0;
+  void Finish(const EndState<R>& end) {
+    for (std::int64_t s = count_; s < log_.capacity; ++s) {
+      log_.time[s] = static_cast<R>(kNever);
+      log_.index[s] = kNoIndex;
+      log_.current[s] = 0;
     }
     for (std::int64_t j = 0; j < n_; ++j) {
       end.v[j] = static_cast<R>(static_cast<double>(v_[j]) + p_.v_leak[j]);
@@ -407,11 +437,35 @@ class NetworkForward {
   std::int64_t n_refractory_ = 0;
   std::int64_t n_crossing_ = 0;  // of the neurons that cross first
   std::int64_t next_probe_ = 0;
+  // Of the present step: how soon neurons may cross, the first that does, and up to when it counts.
+  Soonest<R> soonest_{};
+  R others_[kLaneWidth<R>];
+  Crossing next_{kNever, 0};
+  double horizon_ = 0;
+  bool closing_ = false;  // at the end of the window
+
+  SpikeLog<R> log_{};
   Views<R> views_;
   bool track_ = false;
   bool quiet_ = false;  // no neuron crossed before the last arrival
   bool any_tonic_ = false;
 };
+
+// Runs one example, or two in turns, after their Begin(); null for none.
+template <class Sweep>
+void RunTogether(Sweep* a, Sweep* b) {
+  bool more_a = a != nullptr, more_b = b != nullptr;
+  while (more_a && more_b) {
+    a->Approach();
+    b->Approach();
+    a->Search();
+    b->Search();
+    more_a = a->Proceed();
+    more_b = b->Proceed();
+  }
+  while (more_a) more_a = a->Step();
+  while (more_b) more_b = b->Step();
+}
 
 }  // namespace jaxsnn::inline JAXSNN_ISA
 

@@ -279,26 +279,38 @@ void NetworkLoopForward(const BatchNetwork<R>& batch, const LoopResults<R>& resu
     Sweep(measure, network, populations);
   });
   const double cost = NetworkCost(batch, results.max_events) * static_cast<double>(batch.n_batch);
-  const std::int64_t workers = NumWorkers(pool, batch.n_batch, cost);
-  const internal::Scratch scratch(workers, bytes);
-  ParallelFor(pool, batch.n_batch, workers, [&](std::int64_t b, std::int64_t worker) {
-    WithNetwork(
-        projections, scratch.of(worker), b,
-        [&](Arena& arena, const Network<R>& network, Outcome outcome) {
-          if (outcome.ok()) {
-            Sweep sweep(arena, network, populations);
-            outcome = sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b),
-                                MakeViews(results, b));
-          }
-          if (outcome.failed()) {
-            internal::PoisonLoop(results, b, network.queue.head);
-            for (const Batched<R>* view : {&results.probe_v, &results.probe_i, &results.max_v,
-                                           &results.max_time, &results.max_current}) {
-              internal::FillNaN((*view)[b], view->core_size());
-            }
-          }
-          results.outcome.Set(b, outcome);
-        });
+  // Two examples in turns, where there is work for every thread.
+  constexpr std::int64_t kTogether = 2;
+  const std::int64_t together = batch.n_batch < kTogether * pool.num_threads() ? 1 : kTogether;
+  const std::int64_t n_tasks = (batch.n_batch + together - 1) / together;
+  const std::int64_t workers = NumWorkers(pool, n_tasks, cost);
+  const internal::Scratch scratch(kTogether * workers, bytes);
+  ParallelFor(pool, n_tasks, workers, [&](std::int64_t task, std::int64_t worker) {
+    const std::int64_t first = task * together;
+    const std::int64_t n = std::min(together, batch.n_batch - first);
+    std::array<Network<R>, kTogether> networks;
+    std::array<Outcome, kTogether> outcomes;
+    std::array<std::optional<Sweep>, kTogether> sweeps;
+    for (std::int64_t k = 0; k < n; ++k) {
+      Arena arena(scratch.of(kTogether * worker + k));
+      networks[k] = projections.Make(arena, first + k, outcomes[k]);
+      if (!outcomes[k].ok()) continue;
+      sweeps[k].emplace(arena, networks[k], populations);
+      sweeps[k]->Begin(internal::MakeLog(results, first + k), MakeViews(results, first + k));
+    }
+    RunTogether(sweeps[0] ? &*sweeps[0] : nullptr, sweeps[1] ? &*sweeps[1] : nullptr);
+    for (std::int64_t k = 0; k < n; ++k) {
+      const std::int64_t b = first + k;
+      if (sweeps[k]) outcomes[k] = sweeps[k]->End(internal::MakeEnd(results, b));
+      if (outcomes[k].failed()) {
+        internal::PoisonLoop(results, b, networks[k].queue.head);
+        for (const Batched<R>* view : {&results.probe_v, &results.probe_i, &results.max_v,
+                                       &results.max_time, &results.max_current}) {
+          internal::FillNaN((*view)[b], view->core_size());
+        }
+      }
+      results.outcome.Set(b, outcomes[k]);
+    }
   });
 }
 

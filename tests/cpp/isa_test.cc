@@ -106,11 +106,12 @@ struct Layer {
     jaxsnn::BatchGradients<R> g;
     g.weights = g_weights.get(), g.v = g_v.get(), g.i = g_i.get(), g.release = g_release.get();
     g.time = g_time.get(), g.input_time = g_input.get(), g.t_max = g_t_max.get();
+    jaxsnn::BatchCotangents<R> ct;
+    ct.event_time = ct_time.read(), ct.v = ct_v.read(), ct.i = ct_i.read();
+    ct.release = ct_release.read(), ct.time = ct_end.read();
     NoThreads pool;
     jaxsnn::EventLoopForward<isa, R>(p, r, pool);
-    jaxsnn::EventLoopBackward<isa, R>(
-        p, r, {ct_time.read(), ct_v.read(), ct_i.read(), ct_release.read(), ct_end.read()}, g,
-        pool);
+    jaxsnn::EventLoopBackward<isa, R>(p, r, ct, g, pool);
   }
 
   std::vector<R> Results() const {
