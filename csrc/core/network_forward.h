@@ -86,7 +86,8 @@ class NetworkForward {
     return End(end);
   }
 
-  // The same in parts. A step, to the next crossing or arrival, consists of three.
+  // The same in parts. A step, to the next crossing or arrival, consists of three; these are
+  // functions of their own, for inlined twice into RunTogether they would run out of registers.
   void Begin(const SpikeLog<R>& log, const Views<R>& views) {
     constants_.Fill(p_);
     step_.Fill(n_lanes_, [this](std::int64_t j) { return constants_[j < n_ ? j : 0]; });
@@ -97,7 +98,7 @@ class NetworkForward {
   }
 
   // All that happens before a crossing is to be searched for, and bounds on when neurons cross.
-  void Approach() {
+  JAXSNN_NOINLINE void Approach() {
     while (PassEvent()) {
     }
     const auto bound = any_tonic_ ? BoundCrossings<R, true> : BoundCrossings<R, false>;
@@ -105,7 +106,7 @@ class NetworkForward {
   }
 
   // The first crossing before anything else happens.
-  void Search() {
+  JAXSNN_NOINLINE void Search() {
     const double stop = std::min(arrivals_.time(), ProbeTime());
     closing_ = stop == kNever;
     horizon_ = closing_ ? p_.t_max : stop;
@@ -113,7 +114,7 @@ class NetworkForward {
   }
 
   // To that crossing, or to what happens first. Returns whether there may be another step.
-  bool Proceed() {
+  JAXSNN_NOINLINE bool Proceed() {
     if (outcome_.failed()) return false;
     // One that coincides with an arrival or a probe comes after it.
     if (closing_ ? next_.time <= horizon_ : next_.time < horizon_) {
