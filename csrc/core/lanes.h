@@ -87,13 +87,12 @@ void ArriveLanes(std::int64_t n, const R* JAXSNN_RESTRICT row, R* JAXSNN_RESTRIC
 
 // The free solution over a time step, and a row of n weights that arrives at its end, rounded as
 // one after the other; whether no neuron may cross its threshold on the way, see MayCross.
-template <class R, bool kUniform>
+template <class R, bool kUniform, int kWidth>
 bool PassLanes(const PropagatorLanes<R>& p, std::int64_t n, const R* JAXSNN_RESTRICT v_lanes,
                const R* JAXSNN_RESTRICT i_lanes, const R* JAXSNN_RESTRICT thresholds,
                const R* JAXSNN_RESTRICT row, R* JAXSNN_RESTRICT v_next, R* JAXSNN_RESTRICT i_next) {
-  using Lanes = LaneVector<R>;
+  using Lanes = Registers<R, kWidth>;
   using Vector = typename Lanes::type;
-  constexpr std::int64_t kWidth = kLaneWidth<R>;
   const R vv = p.v_from_v[0], vi = p.v_from_i[0], ii = p.i_from_i[0], dip = Dip<R>(vv, vi);
   AllBelow<Vector> quiet[2];  // one comparison waits for the one before
   const auto pass = [&](std::int64_t j, int part) JAXSNN_INLINE_LAMBDA {

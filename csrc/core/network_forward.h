@@ -219,7 +219,7 @@ class NetworkForward {
     const Projection<R>& projection = arrivals_.ProjectionOf(arrivals_.source());
     if (projection.per_target()) return false;
     const R* const row = projection.row(arrivals_.RowOf(arrivals_.source()));
-    const auto pass = uniform_ ? PassLanes<R, true> : PassLanes<R, false>;
+    const auto pass = n_ < kManyNeurons ? PassOf<kLaneWidth<R>>() : PassOf<kWideLanes<R>>();
     if (!pass(step_.Over(time - now_), n_, v_, i_, threshold_, row, v_next_, i_next_)) {
       return quiet_ = false;
     }
@@ -228,6 +228,13 @@ class NetworkForward {
     std::swap(i_, i_next_);
     now_ = time;
     return true;
+  }
+
+  // For few neurons the rest counts, scalar code for the most part, which vectors of 64 bytes slow.
+  static constexpr std::int64_t kManyNeurons = 192;
+  template <int kWidth>
+  auto PassOf() const {
+    return uniform_ ? PassLanes<R, true, kWidth> : PassLanes<R, false, kWidth>;
   }
 
   double ProbeTime() const {

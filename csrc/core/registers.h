@@ -41,10 +41,13 @@ struct Registers {
   // The first n numbers, and zeros.
   JAXSNN_INLINE static type LoadSome(const R* data, std::int64_t n) {
 #if defined(JAXSNN_ISA_avx512)
-    if constexpr (sizeof(type) == 32) {
-      const auto some = static_cast<__mmask8>((1u << n) - 1);
-      if constexpr (sizeof(R) == 4) return _mm256_maskz_loadu_ps(some, data);
-      if constexpr (sizeof(R) == 8) return _mm256_maskz_loadu_pd(some, data);
+    const auto lanes = (1u << n) - 1;
+    const auto few = static_cast<__mmask8>(lanes);
+    if constexpr (sizeof(type) == 32 && sizeof(R) == 4) return _mm256_maskz_loadu_ps(few, data);
+    if constexpr (sizeof(type) == 32 && sizeof(R) == 8) return _mm256_maskz_loadu_pd(few, data);
+    if constexpr (sizeof(type) == 64 && sizeof(R) == 8) return _mm512_maskz_loadu_pd(few, data);
+    if constexpr (sizeof(type) == 64 && sizeof(R) == 4) {
+      return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), data);
     }
 #endif
     R some[kWidth] = {};

@@ -47,12 +47,13 @@ class Stage:
         return incoming, self._matrix(by_label, self._names, self._sizes)
 
     def _matrix(self, by_label: Mapping[str, Any], sources: list[str], rows: list[int]) -> Any:
-        first = next(iter(by_label.values()))
-        on = np if isinstance(first, np.ndarray) else jnp  # on the host nothing must wait for JAX
+        host = all(isinstance(values, np.ndarray) for values in by_label.values())
+        on = np if host else jnp  # on the host nothing must wait for JAX
+        dtype = on.result_type(*by_label.values())
 
         def block(source: str, n: int, target: str, size: int) -> Any:
             label = self._labels.get((source, target))
-            return on.zeros((n, size), first.dtype) if label is None else by_label[label]
+            return on.zeros((n, size), dtype) if label is None else by_label[label]
 
         return on.concatenate(
             [
