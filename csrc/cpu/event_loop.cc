@@ -151,7 +151,7 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
     }
   });
 
-  weights.Finish();
+  weights.Finish(pool);
   const Batched<R>& total_times = gradients.input_time;
   if (split) std::fill(total_times.data(), total_times.data() + total_times.size(), R(0));
   for (std::int64_t block = 0; split && block < cut.n_blocks; ++block) {

@@ -258,7 +258,7 @@ void Backward(const BatchNetwork<R>& batch, const LoopResults<R>& results,
       *gradients.t_max[b] = static_cast<R>(g.t_max);
     }
   });
-  for (internal::Reduction<R>& sum : sums) sum.Finish();
+  for (internal::Reduction<R>& sum : sums) sum.Finish(pool);
 }
 
 }  // namespace

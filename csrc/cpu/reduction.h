@@ -9,6 +9,7 @@
 
 #include "core/types.h"
 #include "cpu/batch.h"
+#include "cpu/parallel_for.h"
 
 namespace jaxsnn::inline JAXSNN_ISA::internal {
 
@@ -38,14 +39,17 @@ class Reduction {
   R* Of(std::int64_t chunk, std::int64_t example) const {
     return partial_ ? Part(chunk) : total_[example];
   }
-  void Finish() const {
+  void Finish(ThreadPool& pool) const {
     if (!partial_) return;
-    R* JAXSNN_RESTRICT sum = total_.data();
-    std::copy_n(Part(0), total_.core_size(), sum);
-    for (std::int64_t chunk = 1; chunk < n_chunks_; ++chunk) {
-      const R* JAXSNN_RESTRICT part = Part(chunk);
-      for (std::int64_t k = 0; k < total_.core_size(); ++k) sum[k] += part[k];
-    }
+    constexpr std::int64_t kBlock = 2048;
+    const std::int64_t size = total_.core_size();
+    const std::int64_t n_blocks = (size + kBlock - 1) / kBlock;
+    const double cost = 0.3 * static_cast<double>(size * n_chunks_);
+    ParallelFor(pool, n_blocks, NumWorkers(pool, n_blocks, cost),
+                [&](std::int64_t block, std::int64_t) {
+                  const std::int64_t begin = block * kBlock;
+                  Add(begin, std::min(kBlock, size - begin));
+                });
   }
 
  private:
@@ -53,6 +57,14 @@ class Reduction {
   std::int64_t stride() const {
     constexpr std::int64_t kLine = 64 / sizeof(R);
     return (total_.core_size() / kLine + 2) * kLine;
+  }
+  void Add(std::int64_t begin, std::int64_t n) const {
+    R* JAXSNN_RESTRICT sum = total_.data() + begin;
+    std::copy_n(Part(0) + begin, n, sum);
+    for (std::int64_t chunk = 1; chunk < n_chunks_; ++chunk) {
+      const R* JAXSNN_RESTRICT part = Part(chunk) + begin;
+      for (std::int64_t k = 0; k < n; ++k) sum[k] += part[k];
+    }
   }
   R* Part(std::int64_t chunk) const { return partial_.get() + chunk * stride(); }
 
