@@ -785,6 +785,33 @@ class TestRecurrentLayer:
         assert_within(other.input[:, :4], one.input[:, :4], 1e-10)
         assert_within(other.recurrent[:4, 4:], one.recurrent[:4, 4:], 1e-10)
 
+    def test_parameters_of_every_form(self, spikes):
+        """One per neuron is cut to the layers, one for all stays, in whichever shape."""
+        per_neuron = jnp.linspace(0.9, 1.2, 7)
+        values = {
+            "numbers": PARAMS,
+            "ones": jax.tree.map(lambda x: jnp.asarray([x]), PARAMS),
+            "cut": replace(PARAMS, v_th=per_neuron),
+        }
+        shared = {"t_max": T_MAX, "n_spikes": 2 * ROOM, "mean": [3.0, 2.0]}
+        found = {}
+        for name, params in values.items():
+            init, apply = RecurrentEventPropLIF(self.SIZES, params=params, **shared)
+            found[name] = apply(init(jax.random.key(2), 2)[1], spikes)
+        same_bits(found["ones"], found["numbers"])
+        _, weights = init(jax.random.key(2), 2)
+        expected = event_loop(
+            values["cut"],
+            weights.input,
+            initial_state(PARAMS, 7, weights.input.dtype),
+            spikes,
+            t_max=T_MAX,
+            max_events=2 * ROOM,
+            recurrent=weights.recurrent,
+        ).spikes
+        np.testing.assert_array_equal(found["cut"].index, expected.index)
+        np.testing.assert_allclose(found["cut"].time, expected.time, rtol=0, atol=1e-10)
+
     def test_more_spikes_than_room(self, spikes):
         """They raise with their number, or the earliest are kept."""
         _, merged, weights, _ = self.both(mean=[3.0, 2.0], std=[1.0, 0.5])

@@ -80,7 +80,7 @@ class Spare {
   std::vector<T> data_;
 };
 
-// See jaxsnn.ops.host_loop, which makes the arrays.
+// See jaxsnn.ops._host, which makes the arrays.
 template <class R>
 void HostLoop(std::array<Matrix<const R>, 6> params, Matrix<const R> weights, Matrix<const R> v,
               Matrix<const R> recurrent, R recurrent_delay, Matrix<const R> input_time,
@@ -144,7 +144,7 @@ void HostLoop(std::array<Matrix<const R>, 6> params, Matrix<const R> weights, Ma
   });
 }
 
-// See jaxsnn.ops.clocked_loop.
+// See jaxsnn.event.hardware._clocked, which makes the arrays.
 void HostClockedLoop(std::array<Matrix<const double>, 4> step, Matrix<const double> threshold,
                      Matrix<const double> reset, Matrix<const std::int32_t> n_silent,
                      Matrix<const std::int32_t> n_clamped, Matrix<const double> excitatory,
@@ -190,9 +190,20 @@ void HostClockedLoop(std::array<Matrix<const double>, 4> step, Matrix<const doub
 }  // namespace
 
 void AddHostLoop(nb::module_& module) {
-  module.def("host_loop", &HostLoop<float>);
-  module.def("host_loop", &HostLoop<double>);
-  module.def("clocked_loop", &HostClockedLoop);
+  // Results are written to the arrays themselves, never to converted copies of them.
+  const auto add_loop = [&](auto* loop) {
+    module.def("host_loop", loop, nb::arg("params"), nb::arg("weights"), nb::arg("v"),
+               nb::arg("recurrent"), nb::arg("recurrent_delay"), nb::arg("input_time"),
+               nb::arg("input_index"), nb::arg("t_max"), nb::arg("time").noconvert(),
+               nb::arg("index").noconvert(), nb::arg("status").noconvert());
+  };
+  add_loop(&HostLoop<float>);
+  add_loop(&HostLoop<double>);
+  module.def("clocked_loop", &HostClockedLoop, nb::arg("step"), nb::arg("threshold"),
+             nb::arg("reset"), nb::arg("n_silent"), nb::arg("n_clamped"), nb::arg("excitatory"),
+             nb::arg("inhibitory"), nb::arg("i_max"), nb::arg("n_steps"), nb::arg("arrival_step"),
+             nb::arg("arrival_channel"), nb::arg("fired_step").noconvert(),
+             nb::arg("fired_neuron").noconvert(), nb::arg("count").noconvert());
 }
 
 }  // namespace jaxsnn

@@ -224,16 +224,14 @@ def _run_in_a_row(
 
     If one fills it, up to that time all spikes are known, and later ones will not be kept.
     """
+    n_neurons = population.n_neurons
     found, incoming = [], weights.input[..., spans[0]]
     for span, following in itertools.zip_longest(spans, spans[1:]):
-        parameters = {
-            field.name: value[..., span] if np.ndim(value) else value
-            for field in dataclasses.fields(LIFParameters)
-            for value in [getattr(population.params, field.name)]
-        }
-        layer = dataclasses.replace(
-            population, n_neurons=span.stop - span.start, params=LIFParameters(**parameters)
+        params = jax.tree.map(
+            lambda x, span=span: x[..., span] if jnp.shape(x)[-1:] == (n_neurons,) else x,
+            population.params,
         )
+        layer = dataclasses.replace(population, n_neurons=span.stop - span.start, params=params)
         spikes = layer.run(incoming, spikes, {}).spikes
         found.append(spikes)
         if following is not None:

@@ -99,9 +99,7 @@ def simulate(
     step, index = (np.empty((n_samples, max_events), np.int32) for _ in range(2))
     count = np.empty(n_samples, np.int32)
     _core.clocked_loop(
-        tuple(
-            np.ascontiguousarray(x) for x in step_of(constants["tau_mem"], constants["tau_syn"], dt)
-        ),
+        step_of(constants["tau_mem"], constants["tau_syn"], dt),
         constants["v_th"] - leak,
         constants["v_reset"] - leak,
         np.rint(constants["t_ref"] / dt).astype(np.int32),
