@@ -11,28 +11,19 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <type_traits>
 
 #include "core/mul_add.h"
 #include "core/problem.h"
 #include "core/propagators.h"
 #include "core/quiet_back.h"
 #include "core/registers.h"
+#include "core/spike_lanes.h"
 #include "core/spike_log.h"
 #include "core/types.h"
 #include "core/view.h"
 
 namespace jaxsnn::inline JAXSNN_ISA {
-
-// A spike whose time obeys v(t) = threshold. `time_gradient` is all that the loss owes to the time
-// through everything but the neuron's own voltage; v_after is the adjoint voltage behind the reset,
-// zero where a refractory period follows. Returns the adjoint voltage before the spike.
-template <class Model>
-JAXSNN_HD double AdjointSpike(const typename Model::Constants& constants, double threshold,
-                              double reset, double current, double time_gradient, double v_after) {
-  const double slope_before = Model::Rate(constants, {threshold, current}).v;
-  const double slope_after = Model::Rate(constants, {reset, current}).v;
-  return -(time_gradient - slope_after * v_after) / slope_before;
-}
 
 // The end of a refractory period: what the loss owes to its time. The adjoint voltage before it is
 // 0.
@@ -110,6 +101,8 @@ class ReverseSweep {
     release_head_ = arena.Take<std::int32_t>(problem.queue.size + 1);
     release_next_ = arena.Take<std::int32_t>(capacity + n_);
     moments_ = arena.Take<Moment>(2 * capacity + n_);
+    lanes_of_spikes_ = SpikeLanes::Take(arena, n_);
+    met_ = arena.Take<std::int32_t>(n_);
   }
 
   void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
@@ -211,6 +204,9 @@ class ReverseSweep {
       release_gradient[b] = 0;
     }
     std::fill(slot_, slot_ + n_, kNoIndex);
+    std::fill(met_, met_ + n_, 0);
+    alike_ = uniform_ && !p_.v_th.per_neuron && !p_.v_leak.per_neuron && !p_.v_reset.per_neuron;
+    interval_ = 0;
     if (uniform_) {
       std::fill(rate_mem_, rate_mem_ + n_, static_cast<R>(constants_[0].rate_mem));
       std::fill(rate_syn_, rate_syn_ + n_, static_cast<R>(constants_[0].rate_syn));
@@ -358,17 +354,17 @@ class ReverseSweep {
     const PropagatorLanes<R> lanes = lanes_.At(-p_.queue.head);
     const R rate_mem = rate_mem_[0], rate_syn = rate_syn_[0];
     for (std::int64_t k = from; k > stop; --k) {
-      i = MulAdd(lanes.v_from_i[k], v, lanes.i_from_i[k] * i);
+      i = MulAdd(lanes.i_from_i[k], i, lanes.v_from_i[k] * v);
       v = lanes.v_from_v[k] * v;
       const std::int64_t offset = p_.row(k - 1) - p_.weights + first_;
       R* const row_gradient = gradients.weights + offset;
-      for (std::int64_t b = 0; b < n_; ++b) row_gradient[b] += i[b];
+      Lanes::StoreSome(Lanes::LoadSome(row_gradient, n_) + i, row_gradient, n_);
       if (gradients.input_time == nullptr) continue;
-      const R* const row = p_.weights + offset;
-      const auto arrival = AdjointArrival<Model>(rate_mem, rate_syn, v, i);
-      double sum = 0;
-      for (std::int64_t b = 0; b < n_; ++b) sum += static_cast<double>(row[b] * arrival[b]);
-      gradients.input_time[k - 1] = static_cast<R>(sum);
+      const auto row = Lanes::LoadSome(p_.weights + offset, n_);
+      const auto product = row * AdjointArrival<Model>(rate_mem, rate_syn, v, i);
+      double terms[kWidth];
+      for (int l = 0; l < kWidth; ++l) terms[l] = static_cast<double>(product[l]);
+      gradients.input_time[k - 1] = static_cast<R>(SumLanes<double, kWidth>(terms));
     }
     for (int l = 0; l < kWidth; ++l) {
       v_[neuron[l]] = v[l];
@@ -381,6 +377,7 @@ class ReverseSweep {
   // back to its start.
   void Retrace(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t k, double low,
                double high, double& pinned) {
+    if (RetraceApart(log, k, low, high)) return;
     n_visits_ = 0;
     const std::int64_t n = ListMoments(log, k);
     if (n > 0) {
@@ -403,6 +400,44 @@ class ReverseSweep {
       i_[visit.neuron] = static_cast<R>(a.i);
       slot_[visit.neuron] = kNoIndex;
     }
+  }
+
+  // The same where all of them are spikes of different neurons, with parameters that these share,
+  // and have crossed their thresholds; else false.
+  bool RetraceApart(const SpikeLog<R>& log, std::int64_t k, double low, double high) {
+    if (!alike_ || any_release_) return false;
+    const SpikeLanes& lanes = lanes_of_spikes_;
+    const double threshold = p_.threshold(0);
+    ++interval_;
+    std::int64_t n = 0, s = next_spike_;
+    for (; s >= 0 && log.position[s] == k; --s) {
+      const std::int64_t b = log.index[s] - first_;
+      if (b < 0 || b >= n_) continue;
+      const double time = static_cast<double>(log.time[s]);
+      const double current = static_cast<double>(log.current[s]);
+      if (met_[b] == interval_ || !(current > threshold) || time == p_.time) return false;
+      met_[b] = interval_;
+      lanes.neuron[n] = static_cast<std::int32_t>(b);
+      lanes.v[n] = static_cast<double>(v_[b]);
+      lanes.i[n] = static_cast<double>(i_[b]);
+      lanes.time[n] = time;
+      lanes.current[n] = current;
+      lanes.gradient[n] = spike_gradient_[s] + static_cast<double>(pending_release_[b]);
+      ++n;
+    }
+    if (n == 0) return false;
+    next_spike_ = s;
+    WithConstants<Model>(constants_[0], [&](const auto& constants) {
+      RetraceSpikes<Model>(n, constants, threshold, p_.reset(0), low, high, lanes);
+    });
+    if (high > low) FlowLanes(k, high - low);
+    for (std::int64_t m = 0; m < n; ++m) {
+      const std::int32_t b = lanes.neuron[m];
+      v_[b] = static_cast<R>(lanes.v[m]);
+      i_[b] = static_cast<R>(lanes.i[m]);
+      pending_release_[b] = 0;
+    }
+    return true;
   }
 
   std::int64_t ListMoments(const SpikeLog<R>& log, std::int64_t k) {
@@ -435,8 +470,10 @@ class ReverseSweep {
     }
     for (std::int64_t m = 0; m < n_visits_; ++m) stop_.dt[n + m] = visits_[m].time - low;
     if (uniform_) {
-      FillStops(n + n_visits_, SharedConstants<Model>{constants_[0]},
-                [](std::int64_t) { return 0; });
+      WithConstants<Model>(constants_[0], [&](const auto& shared) {
+        FillStops(n + n_visits_, SharedConstants<std::remove_cvref_t<decltype(shared)>>{shared},
+                  [](std::int64_t) { return 0; });
+      });
     } else {
       FillStops(
           n + n_visits_, OwnConstants<Model, R>{constants_, first_},
@@ -511,7 +548,7 @@ class ReverseSweep {
       const auto lanes = lanes_.At(k - p_.queue.head);
       const R vv = *lanes.v_from_v, vi = *lanes.v_from_i, ii = *lanes.i_from_i;
       for (std::int64_t b = 0; b < n_; ++b) {
-        i[b] = MulAdd(vi, v[b], ii * i[b]);
+        i[b] = MulAdd(ii, i[b], vi * v[b]);
         v[b] = vv * v[b];
       }
       return;
@@ -521,7 +558,7 @@ class ReverseSweep {
     const R* JAXSNN_RESTRICT vi = lanes.v_from_i;
     const R* JAXSNN_RESTRICT ii = lanes.i_from_i;
     for (std::int64_t b = 0; b < n_; ++b) {
-      i[b] = MulAdd(vi[b], v[b], ii[b] * i[b]);
+      i[b] = MulAdd(ii[b], i[b], vi[b] * v[b]);
       v[b] = vv[b] * v[b];
     }
   }
@@ -592,6 +629,8 @@ class ReverseSweep {
   Stops stop_;
   double* spike_gradient_;
   Moment* moments_;
+  SpikeLanes lanes_of_spikes_;
+  std::int32_t* met_;  // the last interval, counted from 1 on, in which each neuron spiked
 
   double pinned_to_start_ = 0;
   std::int64_t count_ = 0;
@@ -599,6 +638,8 @@ class ReverseSweep {
   std::int64_t next_spike_ = 0;
   std::int64_t n_visits_ = 0;
   bool any_release_ = false;
+  bool alike_ = false;  // all neurons, in their parameters
+  std::int32_t interval_ = 0;
 };
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

@@ -62,12 +62,23 @@ class ConstantsTable {
   bool uniform_ = true;
 };
 
-// The constants in loops that vectorise: those that all neurons share ...
-template <class Model>
-struct SharedConstants {
-  typename Model::Constants constants;
+// body(constants), those that have a closed form for crossings as a type of their own, for which
+// less is to be computed.
+template <class Model, class Body>
+JAXSNN_INLINE void WithConstants(const typename Model::Constants& constants, const Body& body) {
+  if (Model::HasClosedForm(constants)) {
+    body(typename Model::ClosedConstants{constants});
+  } else {
+    body(constants);
+  }
+}
 
-  const typename Model::Constants& operator()(std::int64_t) const { return constants; }
+// The constants in loops that vectorise: those that all neurons share ...
+template <class Constants>
+struct SharedConstants {
+  Constants constants;
+
+  const Constants& operator()(std::int64_t) const { return constants; }
   template <int kSize, class NeuronOf>
   const SharedConstants& Lanes(std::int64_t, const NeuronOf&) const {
     return *this;

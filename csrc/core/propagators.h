@@ -161,12 +161,12 @@ class StepPropagators {
 
 namespace internal {
 
-template <class Model, class R>
+template <class Model, class R, class Constants>
 JAXSNN_NOINLINE void PropagateEach(std::int64_t n, const double* JAXSNN_RESTRICT dt,
-                                   const typename Model::Constants& shared,
+                                   const Constants& shared,
                                    R* JAXSNN_RESTRICT v_from_v, R* JAXSNN_RESTRICT v_from_i,
                                    R* JAXSNN_RESTRICT i_from_i, R* JAXSNN_RESTRICT reach) {
-  const typename Model::Constants constants = shared;
+  const Constants constants = shared;
   for (std::int64_t k = 0; k < n; ++k) {
     const auto p = Model::Propagate(constants, dt[k]);
     v_from_v[k] = static_cast<R>(p.v_from_v);
@@ -182,8 +182,10 @@ JAXSNN_NOINLINE void PropagateEach(std::int64_t n, const double* JAXSNN_RESTRICT
 template <class Model, class R>
 void PropagateEach(std::int64_t n, const double* dt, const typename Model::Constants& constants,
                    const PropagatorLanes<R>& lanes) {
-  internal::PropagateEach<Model>(n, dt, constants, lanes.v_from_v, lanes.v_from_i, lanes.i_from_i,
-                                 lanes.reach);
+  WithConstants<Model>(constants, [&](const auto& shared) {
+    internal::PropagateEach<Model>(n, dt, shared, lanes.v_from_v, lanes.v_from_i, lanes.i_from_i,
+                                   lanes.reach);
+  });
 }
 
 // Interval k ends at queue entry head + k; the last one, number `n_arrivals`, at `end`.

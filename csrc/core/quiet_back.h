@@ -2,6 +2,7 @@
 #ifndef JAXSNN_CORE_QUIET_BACK_H_
 #define JAXSNN_CORE_QUIET_BACK_H_
 
+#include <algorithm>
 #include <cstdint>
 
 #include "core/registers.h"
@@ -13,15 +14,15 @@ namespace jaxsnn::inline JAXSNN_ISA {
 namespace internal {
 
 #if defined(JAXSNN_VECTORS)
-// kNeurons, whose adjoints stay in registers.
-template <int kNeurons, class R, class Solutions>
-JAXSNN_NOINLINE void FlowBackIn(const Solutions& solutions, std::int64_t from, std::int64_t stop,
-                                const std::int32_t* index, std::int64_t row_size, R* gradients,
-                                R* v_lanes, R* i_lanes) {
+// Up to kNeurons, whose adjoints stay in registers.
+template <int kNeurons, template <class, int> class Access, class R, class Solutions>
+JAXSNN_NOINLINE void FlowBackIn(std::int64_t n, const Solutions& solutions, std::int64_t from,
+                                std::int64_t stop, const std::int32_t* index, std::int64_t row_size,
+                                R* gradients, R* v_lanes, R* i_lanes) {
   constexpr int kFit = static_cast<int>(kRegisterBytes / sizeof(R));
   constexpr int kWidth = kNeurons < kFit ? kNeurons : kFit;
   constexpr int kParts = kNeurons / kWidth;
-  const FullLanes<R, kWidth> access(kNeurons);
+  const Access<R, kWidth> access(n);
   typename Registers<R, kWidth>::type v[kParts], i[kParts];
   for (int part = 0; part < kParts; ++part) {
     v[part] = access.Load(v_lanes, part);
@@ -31,9 +32,9 @@ JAXSNN_NOINLINE void FlowBackIn(const Solutions& solutions, std::int64_t from, s
     R* const row = gradients + index[k - 1] * row_size;
     for (int part = 0; part < kParts; ++part) {
       const auto p = solutions.Over(k, access, part);
-      i[part] = MulAdd(p.v_from_i, v[part], p.i_from_i * i[part]);
+      i[part] = MulAdd(p.i_from_i, i[part], p.v_from_i * v[part]);
       v[part] = p.v_from_v * v[part];
-      access.Store(access.Load(row, part) + i[part], row, part);
+      access.Store(access.LoadRow(row, part) + i[part], row, part);
     }
   }
   for (int part = 0; part < kParts; ++part) {
@@ -41,8 +42,7 @@ JAXSNN_NOINLINE void FlowBackIn(const Solutions& solutions, std::int64_t from, s
     access.Store(i[part], i_lanes, part);
   }
 }
-#endif
-
+#else
 // Any number of neurons.
 template <class R, class Solutions>
 JAXSNN_NOINLINE void FlowBackSome(std::int64_t n, const Solutions& solutions, std::int64_t from,
@@ -54,13 +54,14 @@ JAXSNN_NOINLINE void FlowBackSome(std::int64_t n, const Solutions& solutions, st
     R* JAXSNN_RESTRICT row = gradients + index[k - 1] * row_size;
     for (std::int64_t j = 0; j < n; ++j) {
       const auto p = solutions.Over(k, access, static_cast<int>(j));
-      const R current = MulAdd(p.v_from_i, v[j], p.i_from_i * i[j]);
+      const R current = MulAdd(p.i_from_i, i[j], p.v_from_i * v[j]);
       i[j] = current;
       v[j] = p.v_from_v * v[j];
       row[j] += current;
     }
   }
 }
+#endif
 
 }  // namespace internal
 
@@ -73,20 +74,21 @@ void FlowBackOverArrivals(std::int64_t n, Solutions solutions, std::int64_t from
                           R* i) {
 #if defined(JAXSNN_VECTORS)
   const auto pass = [&](auto kernel, std::int64_t width) {
-    for (; n >= width; n -= width) {
-      kernel(solutions, from, stop, index, row_size, gradients, v, i);
-      solutions.Skip(width);
-      gradients += width;
-      v += width;
-      i += width;
-    }
+    kernel(std::min(n, width), solutions, from, stop, index, row_size, gradients, v, i);
+    solutions.Skip(width);
+    n -= width;
+    gradients += width;
+    v += width;
+    i += width;
   };
-  pass(internal::FlowBackIn<64, R, Solutions>, 64);
-  pass(internal::FlowBackIn<16, R, Solutions>, 16);
+  while (n >= 64) pass(internal::FlowBackIn<64, FullLanes, R, Solutions>, 64);
+  while (n >= 16) pass(internal::FlowBackIn<16, FullLanes, R, Solutions>, 16);
+  if (n > 8) pass(internal::FlowBackIn<16, SomeLanes, R, Solutions>, 16);
+  if (n > 4) pass(internal::FlowBackIn<8, SomeLanes, R, Solutions>, 8);
+  if (n > 0) pass(internal::FlowBackIn<4, SomeLanes, R, Solutions>, 4);
+#else
+  internal::FlowBackSome(n, solutions, from, stop, index, row_size, gradients, v, i);
 #endif
-  if (n > 0) {
-    internal::FlowBackSome(n, solutions, from, stop, index, row_size, gradients, v, i);
-  }
 }
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

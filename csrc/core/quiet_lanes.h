@@ -176,14 +176,14 @@ JAXSNN_NOINLINE Passed PassQuietIn(std::int64_t n, const Solutions& solutions, c
       const std::uint64_t may_cross = MarkCrossing<R>(high, solutions, k, thresholds, state);
       if (may_cross != 0) {
         Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
-          access.Store(MulAdd(decay[part], i[part], access.Load(row, part)), state.i_next, part);
+          access.Store(MulAdd(decay[part], i[part], access.LoadRow(row, part)), state.i_next, part);
         });
         return {k, may_cross};
       }
     }
     Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
       v[part] = v_end[part];
-      i[part] = MulAdd(decay[part], i[part], access.Load(row, part));
+      i[part] = MulAdd(decay[part], i[part], access.LoadRow(row, part));
     });
   }
   Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {

@@ -43,6 +43,7 @@ struct Registers {
 #if defined(JAXSNN_ISA_avx512)
     const auto lanes = (1u << n) - 1;
     const auto few = static_cast<__mmask8>(lanes);
+    if constexpr (sizeof(type) == 16 && sizeof(R) == 4) return _mm_maskz_loadu_ps(few, data);
     if constexpr (sizeof(type) == 32 && sizeof(R) == 4) return _mm256_maskz_loadu_ps(few, data);
     if constexpr (sizeof(type) == 32 && sizeof(R) == 8) return _mm256_maskz_loadu_pd(few, data);
     if constexpr (sizeof(type) == 64 && sizeof(R) == 8) return _mm512_maskz_loadu_pd(few, data);
@@ -51,8 +52,33 @@ struct Registers {
     }
 #endif
     R some[kWidth] = {};
-    std::memcpy(some, data, static_cast<std::size_t>(n) * sizeof(R));
+    for (int l = 0; l < kWidth; ++l) {
+      if (l < n) some[l] = data[l];
+    }
     return Load(some);
+  }
+  // The first n numbers alone.
+  JAXSNN_INLINE static void StoreSome(const type& vector, R* data, std::int64_t n) {
+#if defined(JAXSNN_ISA_avx512)
+    const auto lanes = (1u << n) - 1;
+    const auto few = static_cast<__mmask8>(lanes);
+    if constexpr (sizeof(type) == 16 && sizeof(R) == 4) return _mm_mask_storeu_ps(data, few, vector);
+    if constexpr (sizeof(type) == 32 && sizeof(R) == 4) {
+      return _mm256_mask_storeu_ps(data, few, vector);
+    }
+    if constexpr (sizeof(type) == 32 && sizeof(R) == 8) {
+      return _mm256_mask_storeu_pd(data, few, vector);
+    }
+    if constexpr (sizeof(type) == 64 && sizeof(R) == 8) {
+      return _mm512_mask_storeu_pd(data, few, vector);
+    }
+    if constexpr (sizeof(type) == 64 && sizeof(R) == 4) {
+      return _mm512_mask_storeu_ps(data, static_cast<__mmask16>(lanes), vector);
+    }
+#endif
+    for (int l = 0; l < kWidth; ++l) {
+      if (l < n) data[l] = vector[l];
+    }
   }
   JAXSNN_INLINE static type Gather(const R* data, const std::int64_t* index) {
     type vector{};

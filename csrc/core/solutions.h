@@ -50,10 +50,10 @@ struct OwnSolutions {
   void Skip(std::int64_t n) { first += n; }
   template <class Access>
   JAXSNN_INLINE auto Over(std::int64_t k, const Access& access, int part) const {
-    const auto rate_mem = access.Load(step.rate_mem() + first, part);
+    const auto rate_mem = access.LoadRow(step.rate_mem() + first, part);
     const auto dt = static_cast<R>(Interval(k)) - decltype(rate_mem){};
     const auto p =
-        Model::PropagateShort(rate_mem, access.Load(step.difference() + first, part), dt);
+        Model::PropagateShort(rate_mem, access.LoadRow(step.difference() + first, part), dt);
     return Solution<std::remove_const_t<decltype(rate_mem)>>{p.v_from_v, p.v_from_i, p.i_from_i,
                                                              dt * rate_mem};
   }
@@ -62,7 +62,7 @@ struct OwnSolutions {
 // One neuron after the other.
 template <class R>
 struct SingleLanes {
-  JAXSNN_INLINE R Load(const R* data, int neuron) const { return data[neuron]; }
+  JAXSNN_INLINE R LoadRow(const R* data, int neuron) const { return data[neuron]; }
 };
 
 #if defined(JAXSNN_VECTORS)
@@ -88,31 +88,37 @@ struct FullLanes {
   typename Lanes::type Load(const R* data, int part) const {
     return Lanes::Load(data + part * kWidth);
   }
+  typename Lanes::type LoadRow(const R* data, int part) const { return Load(data, part); }
   void Store(const typename Lanes::type& vector, R* data, int part) const {
     Lanes::Store(vector, data + part * kWidth);
   }
 };
 
-// Fewer; lanes without a neuron repeat the last one.
+// Fewer. Lanes without a neuron begin as the last one, and nothing arrives there.
 template <class R, int kWidth>
 struct SomeLanes {
   using Lanes = Registers<R, kWidth>;
 
-  explicit SomeLanes(std::int64_t n) : last_(n - 1) {}
+  explicit SomeLanes(std::int64_t n) : n_(n) {}
   typename Lanes::type Load(const R* data, int part) const {
     typename Lanes::type vector{};
-    for (int l = 0; l < kWidth; ++l) vector[l] = data[Neuron(part, l)];
+    for (int l = 0; l < kWidth; ++l) {
+      vector[l] = data[std::min<std::int64_t>(part * kWidth + l, n_ - 1)];
+    }
     return vector;
   }
+  JAXSNN_INLINE typename Lanes::type LoadRow(const R* data, int part) const {
+    return Lanes::LoadSome(data + part * kWidth, Count(part));
+  }
   void Store(const typename Lanes::type& vector, R* data, int part) const {
-    for (int l = 0; l < kWidth; ++l) data[Neuron(part, l)] = vector[l];
+    Lanes::StoreSome(vector, data + part * kWidth, Count(part));
   }
 
  private:
-  std::int64_t Neuron(int part, int l) const {
-    return std::min<std::int64_t>(part * kWidth + l, last_);
+  std::int64_t Count(int part) const {
+    return std::clamp<std::int64_t>(n_ - part * kWidth, 0, kWidth);
   }
-  std::int64_t last_;
+  std::int64_t n_;
 };
 
 #else

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "core/crossing_lanes.h"
 #include "core/pending_spikes.h"
@@ -50,7 +51,7 @@ class Walk {
        std::int64_t n_neurons)
       : p_(problem), constants_(constants) {
     walkers_ = Places::Take(arena, n_neurons + kWide);
-    rest_ = Places::Take(arena, n_neurons);
+    reset_ = arena.Take<double>(n_neurons);
   }
 
   // With what neurons have of their own, each at its number in the layer. `refractory`: any of
@@ -60,6 +61,7 @@ class Walk {
     release_ = release;
     refractory_ = refractory;
     closed_form_ = ClosedForm();
+    for (std::int64_t j = 0; j < p_.n_neurons; ++j) reset_[j] = p_.reset(j);
   }
 
   void Begin() { count_ = 0; }
@@ -78,7 +80,9 @@ class Walk {
   template <class BlockOf, class AddSpike>
   void Go(const BlockOf& block_of, const AddSpike& add) {
     if (constants_.uniform()) {
-      Go(block_of, add, SharedConstants<Model>{constants_[0]});
+      WithConstants<Model>(constants_[0], [&](const auto& shared) {
+        Go(block_of, add, SharedConstants<std::remove_cvref_t<decltype(shared)>>{shared});
+      });
     } else {
       Go(block_of, add, OwnConstants<Model, R>{constants_});
     }
@@ -120,12 +124,21 @@ class Walk {
     return false;
   }
 
+  // Walkers side by side: from where they are to their next spikes, and on to the ends of their
+  // intervals.
+  template <int kSize>
+  struct Lanes {
+    CrossingBlock<kSize> search;
+    double time[kSize], horizon[kSize], stop[kSize], reset[kSize];
+    double spike[kSize], current[kSize], v_end[kSize], i_end[kSize];
+    std::int64_t closing[kSize], spikes[kSize], again[kSize];
+  };
+
   template <class BlockOf, class AddSpike, class ConstantsOf>
   void Go(const BlockOf& block_of, const AddSpike& add, const ConstantsOf& constants) {
     std::int64_t n = count_;
-    n_rest_ = 0;
     while (n > 0) {
-      if (refractory_) n = Release(n, block_of, constants);
+      if (refractory_) n = Release(n, block_of, add, constants);
       std::int64_t spiking = 0;
       for (std::int64_t k = 0; k < n; k += kWide) {
         const std::int64_t some = std::min<std::int64_t>(n - k, kWide);
@@ -135,24 +148,24 @@ class Walk {
       }
       n = spiking;
     }
-    FlowRest(block_of, constants);
-    for (std::int64_t k = 0; k < n_rest_; ++k) {
-      const std::int32_t j = rest_.neuron[k];
-      NeuronBlock<R>& block = block_of(j);
-      if (block.span.closing) CrossAtHorizon(k, block.span, add);
-      const std::int64_t b = j - block.first;
-      block.v_next[b] = static_cast<R>(rest_.v[k]);
-      block.i_next[b] = static_cast<R>(rest_.i[k]) + block.row[b];
-      block.at_threshold |= block.v_next[b] >= threshold_[j];
-    }
   }
 
-  void Rest(std::int32_t j, const State& x, double time) { rest_.Set(n_rest_++, j, x, time); }
+  // A neuron at the end of its interval.
+  template <class AddSpike>
+  JAXSNN_INLINE void Rest(NeuronBlock<R>& block, std::int32_t j, State x, const AddSpike& add) {
+    if (block.span.closing) CrossAtHorizon(j, x, block.span, add);
+    const std::int64_t b = j - block.first;
+    const R v = static_cast<R>(x.v);
+    block.v_next[b] = v;
+    block.i_next[b] = static_cast<R>(x.i) + block.row[b];
+    block.at_threshold |= v >= threshold_[j];
+  }
 
   // Takes walkers to the end of their refractory periods. Those that are refractory to the end of
   // the interval rest; returns how many do not.
-  template <class BlockOf, class ConstantsOf>
-  std::int64_t Release(std::int64_t n, const BlockOf& block_of, const ConstantsOf& constants) {
+  template <class BlockOf, class AddSpike, class ConstantsOf>
+  std::int64_t Release(std::int64_t n, const BlockOf& block_of, const AddSpike& add,
+                       const ConstantsOf& constants) {
     std::int64_t left = 0;
     for (std::int64_t k = 0; k < n; ++k) {
       const std::int32_t j = walkers_.neuron[k];
@@ -161,11 +174,11 @@ class Walk {
       const double release = static_cast<double>(release_[j]), stop = block_of(j).span.stop;
       if (release > time) {
         const double until = std::min(release, stop);
-        x = {p_.reset(j), Model::DecayCurrent(constants(j), x.i, until - time)};
+        x = {reset_[j], Model::DecayCurrent(constants(j), x.i, until - time)};
         time = until;
       }
       if (release > stop) {
-        Rest(j, x, time);
+        Rest(block_of(j), j, x, add);
       } else {
         walkers_.Set(left++, j, x, time);
       }
@@ -178,88 +191,119 @@ class Walk {
   template <int kSize, class BlockOf, class AddSpike, class ConstantsOf>
   std::int64_t Step(std::int64_t first, std::int64_t n, std::int64_t spiking,
                     const BlockOf& block_of, const AddSpike& add, const ConstantsOf& constants) {
-    CrossingBlock<kSize> lanes;
-    double current[kSize];
+    Lanes<kSize> lanes;
     const std::int32_t* const neuron = walkers_.neuron + first;
-    // In lanes without a walker nothing happens.
-    for (std::int64_t l = 0; l < kSize; ++l) {
-      lanes.v[l] = l < n ? walkers_.v[first + l] : 0.0;
-      lanes.i[l] = l < n ? walkers_.i[first + l] : 0.0;
-      lanes.limit[l] = -1.0;
-      lanes.threshold[l] = 1.0;
-    }
-    for (std::int64_t l = 0; l < n; ++l) {
-      lanes.limit[l] = block_of(neuron[l]).span.horizon - walkers_.time[first + l];
-      lanes.threshold[l] = static_cast<double>(threshold_[neuron[l]]);
-    }
+    const bool last = Gather(first, n, block_of, lanes);
     const auto constants_of =
         constants.template Lanes<kSize>(n, [neuron](std::int64_t l) { return neuron[l]; });
-    const int failed = NextCrossings<Model>(constants_of, closed_form_, lanes);
+    const int failed = NextCrossings<Model>(constants_of, closed_form_, lanes.search);
     if (failed != kNoIndex) {
       outcome_ = {Status::kNoConvergence, Argument::kNone, neuron[failed],
                   block_of(neuron[failed]).span.begin};
       return 0;
     }
-    std::int64_t any = 0;
-    for (int l = 0; l < kSize; ++l) {
-      any |= static_cast<std::int64_t>(lanes.at[l] <= lanes.limit[l]);
+    FindSpikes(constants_of, lanes);
+    for (std::int64_t l = 0; last && l < n; ++l) {
+      const Interval<R>& span = block_of(neuron[l]).span;
+      lanes.spikes[l] &= static_cast<std::int64_t>(Belongs(lanes.spike[l], neuron[l], span));
     }
-    for (std::int64_t l = 0; any != 0 && l < kSize; ++l) {
-      current[l] = Model::DecayCurrent(constants_of(l), lanes.i[l], lanes.at[l]);
-    }
+    FlowToEnd(constants_of, lanes);
     for (std::int64_t l = 0; l < n; ++l) {
       const std::int32_t j = neuron[l];
-      const Interval<R>& span = block_of(j).span;
-      const double time = walkers_.time[first + l];
-      const double at = std::min(time + lanes.at[l], span.horizon);  // the sum may round up
-      if (!(lanes.at[l] <= lanes.limit[l] && Belongs(at, j, span) &&
-            add({at, static_cast<R>(current[l]), j}))) {
-        Rest(j, {lanes.v[l], lanes.i[l]}, time);
-        continue;
+      if (lanes.spikes[l] != 0) {
+        const double at = lanes.spike[l];
+        release_[j] = static_cast<R>(at + p_.t_ref[j]);
+        // Without room for it, nothing of this sweep is used.
+        const bool room = add({at, static_cast<R>(lanes.current[l]), j});
+        if (room && lanes.again[l] != 0) {
+          walkers_.Set(spiking++, j, {lanes.reset[l], lanes.current[l]}, at);
+          continue;
+        }
       }
-      const State x{p_.reset(j), current[l]};
-      release_[j] = static_cast<R>(at + p_.t_ref[j]);
-      if (refractory_ || lanes.threshold[l] < 0 ||
-          internal::MayRise<Model>(constants_of(l), x, lanes.threshold[l], span.horizon - at)) {
-        walkers_.Set(spiking++, j, x, at);
-      } else {
-        Rest(j, x, at);  // cannot spike again
-      }
+      Rest(block_of(j), j, {lanes.v_end[l], lanes.i_end[l]}, add);
     }
     return spiking;
   }
 
-  // Those that rest, to the end of the interval.
-  template <class BlockOf, class ConstantsOf>
-  void FlowRest(const BlockOf& block_of, const ConstantsOf& constants) {
-    const std::int32_t* JAXSNN_RESTRICT neuron = rest_.neuron;
-    const double* JAXSNN_RESTRICT time = rest_.time;
-    double* JAXSNN_RESTRICT v = rest_.v;
-    double* JAXSNN_RESTRICT i = rest_.i;
-    double until[kWide];
-    for (std::int64_t begin = 0; begin < n_rest_; begin += kWide) {
-      const std::int64_t n = std::min<std::int64_t>(n_rest_ - begin, kWide);
-      const auto constants_of = constants.template Lanes<kWide>(
-          n, [neuron, begin](std::int64_t l) { return neuron[begin + l]; });
-      for (std::int64_t l = 0; l < n; ++l) until[l] = block_of(neuron[begin + l]).span.stop;
-      for (std::int64_t l = 0; l < n; ++l) {
-        const std::int64_t k = begin + l;
-        const State end =
-            Model::Flow(Model::Propagate(constants_of(l), until[l] - time[k]), State{v[k], i[k]});
-        v[k] = end.v;
-        i[k] = end.i;
-      }
+  // Returns whether the sweep stops inside of these intervals. In lanes without a walker nothing
+  // happens.
+  template <int kSize, class BlockOf>
+  JAXSNN_INLINE bool Gather(std::int64_t first, std::int64_t n, const BlockOf& block_of,
+                            Lanes<kSize>& lanes) const {
+    bool last = false;
+    for (std::int64_t l = 0; l < kSize; ++l) {
+      lanes.search.v[l] = l < n ? walkers_.v[first + l] : 0.0;
+      lanes.search.i[l] = l < n ? walkers_.i[first + l] : 0.0;
+      lanes.time[l] = l < n ? walkers_.time[first + l] : 0.0;
+      lanes.search.limit[l] = -1.0;
+      lanes.search.threshold[l] = 1.0;
+      lanes.horizon[l] = lanes.stop[l] = lanes.reset[l] = 0.0;
+      lanes.closing[l] = 0;
+    }
+    for (std::int64_t l = 0; l < n; ++l) {
+      const std::int32_t j = walkers_.neuron[first + l];
+      const Interval<R>& span = block_of(j).span;
+      lanes.horizon[l] = span.horizon;
+      lanes.stop[l] = span.stop;
+      lanes.closing[l] = static_cast<std::int64_t>(span.closing);
+      lanes.search.limit[l] = span.horizon - lanes.time[l];
+      lanes.search.threshold[l] = static_cast<double>(threshold_[j]);
+      lanes.reset[l] = reset_[j];
+      last |= span.last;
+    }
+    return last;
+  }
+
+  // Which crossings are spikes of their intervals, see Belongs, with what currents, and which
+  // neurons may spike once more.
+  template <int kSize, class ConstantsOf>
+  JAXSNN_INLINE void FindSpikes(const ConstantsOf& constants_of, Lanes<kSize>& lanes) const {
+    const auto refractory = static_cast<std::int64_t>(refractory_);
+    std::int64_t any = 0;
+    for (int l = 0; l < kSize; ++l) {
+      const double at = lanes.search.at[l], horizon = lanes.horizon[l];
+      const bool found = at <= lanes.search.limit[l];
+      const double sum = lanes.time[l] + at;  // may round up
+      const double time = sum < horizon ? sum : horizon;
+      lanes.spike[l] = time;
+      lanes.spikes[l] = static_cast<std::int64_t>(found) &
+                        (static_cast<std::int64_t>(time < horizon) | lanes.closing[l]);
+      any |= lanes.spikes[l];
+    }
+    for (int l = 0; any != 0 && l < kSize; ++l) {
+      const auto& constants = constants_of(l);
+      const double current =
+          Model::DecayCurrent(constants, lanes.search.i[l], lanes.search.at[l]);
+      const double threshold = lanes.search.threshold[l];
+      lanes.current[l] = current;
+      lanes.again[l] =
+          refractory | static_cast<std::int64_t>(threshold < 0) |
+          static_cast<std::int64_t>(internal::MayRise<Model>(
+              constants, {lanes.reset[l], current}, threshold, lanes.horizon[l] - lanes.spike[l]));
+    }
+  }
+
+  // From the spike, or from where the walker was, to the end of the interval.
+  template <int kSize, class ConstantsOf>
+  JAXSNN_INLINE void FlowToEnd(const ConstantsOf& constants_of, Lanes<kSize>& lanes) const {
+    for (int l = 0; l < kSize; ++l) {
+      const bool spikes = lanes.spikes[l] != 0;
+      const State x{spikes ? lanes.reset[l] : lanes.search.v[l],
+                    spikes ? lanes.current[l] : lanes.search.i[l]};
+      const double dt = lanes.stop[l] - (spikes ? lanes.spike[l] : lanes.time[l]);
+      const State end = Model::Flow(Model::Propagate(constants_of(l), dt), x);
+      lanes.v_end[l] = end.v;
+      lanes.i_end[l] = end.i;
     }
   }
 
   // A neuron that stands at its threshold when the window closes has crossed it: the crossing was
   // rounded to just behind the horizon.
   template <class AddSpike>
-  void CrossAtHorizon(std::int64_t k, const Interval<R>& span, const AddSpike& add) {
-    const std::int32_t j = rest_.neuron[k];
-    if (rest_.v[k] < p_.threshold(j) || !Belongs(span.horizon, j, span)) return;
-    if (!add({span.horizon, static_cast<R>(rest_.i[k]), j})) return;
-    rest_.v[k] = p_.reset(j);
+  void CrossAtHorizon(std::int32_t j, State& x, const Interval<R>& span, const AddSpike& add) {
+    if (x.v < p_.threshold(j) || !Belongs(span.horizon, j, span)) return;
+    if (!add({span.horizon, static_cast<R>(x.i), j})) return;
+    x.v = reset_[j];
     release_[j] = static_cast<R>(span.horizon + p_.t_ref[j]);
   }
 
@@ -276,11 +320,11 @@ class Walk {
   R* release_ = nullptr;
   bool refractory_ = false;
   bool closed_form_ = false;
-  Places walkers_, rest_;
+  Places walkers_;
+  double* reset_;  // of each neuron
 
   Outcome outcome_;
   std::int64_t count_ = 0;  // of walkers at the beginning of their intervals
-  std::int64_t n_rest_ = 0;
 };
 
 }  // namespace jaxsnn::inline JAXSNN_ISA

@@ -33,6 +33,9 @@ struct CubaLif {
     double ratio;     // rate_mem / gap, 0 where they are equal
   };
 
+  // Those for tau_mem == 2 tau_syn, with which one exponential is enough.
+  struct ClosedConstants : Constants {};
+
   // Those of several neurons side by side.
   template <int kSize>
   class ConstantsLanes {
@@ -95,7 +98,8 @@ struct CubaLif {
     const bool mem_slower = tau_mem > tau_syn;
     const double slow = mem_slower ? rate_mem : rate_syn;
     // The difference of the rates taken this way stays exact to rounding for nearly equal taus.
-    const double gap = (mem_slower ? tau_mem - tau_syn : tau_syn - tau_mem) * rate_mem * rate_syn;
+    double gap = (mem_slower ? tau_mem - tau_syn : tau_syn - tau_mem) * rate_mem * rate_syn;
+    if (rate_syn == 2 * rate_mem) gap = rate_mem;  // see ClosedConstants
     return {tau_mem, rate_mem, rate_syn, slow, gap, gap > 0 ? rate_mem / gap : 0.0};
   }
 
@@ -114,6 +118,11 @@ struct CubaLif {
   }
   JAXSNN_HD JAXSNN_INLINE static Propagator<double> Propagate(const Constants& c, double dt) {
     return Propagate(c.slow, c.gap, c.rate_mem, c.ratio, dt);
+  }
+  // The same bits: the slower rate and the gap are both rate_mem then.
+  JAXSNN_HD JAXSNN_INLINE static Propagator<double> Propagate(const ClosedConstants& c, double dt) {
+    const auto decay = DecayOver(c.rate_mem * dt);
+    return {decay.kept, decay.kept * decay.lost, decay.kept * decay.kept};
   }
 
   // The same for dt below kShort of both time constants, of one neuron or of vectors of them,
@@ -135,7 +144,7 @@ struct CubaLif {
   // The transpose of Flow.
   template <class R>
   JAXSNN_HD JAXSNN_INLINE static Pair<R> AdjointFlow(const Propagator<R>& p, const Pair<R>& a) {
-    return {p.v_from_v * a.v, MulAdd(p.v_from_i, a.v, p.i_from_i * a.i)};
+    return {p.v_from_v * a.v, MulAdd(p.i_from_i, a.i, p.v_from_i * a.v)};
   }
 
   // All are convolutions of two or three exponentials. With the slower rate s, the gap g and
