@@ -10,7 +10,6 @@
 #define JAXSNN_CORE_FORWARD_H_
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -207,6 +206,7 @@ class ForwardSweep {
         Enter(block);
         if (walk_.count() == others) Leave(block);
       }
+      walk_.Place(block, others);
     }
     return walk_.count() > 0;
   }
@@ -223,9 +223,7 @@ class ForwardSweep {
     span.stop = span.last ? final_.time : span.horizon;
     block.row = span.closing || span.last ? nothing_ : p_.row(block.head) + block.first;
     if (may_cross == 0) FlowAll(block);
-    for (std::uint64_t rest = may_cross; rest != 0; rest &= rest - 1) {
-      walk_.Add(block, std::countr_zero(rest));
-    }
+    walk_.Add(block, 0, may_cross);
     block.at_threshold = false;
   }
 
@@ -314,7 +312,7 @@ class ForwardSweep {
       const std::int64_t size = std::min(kMarked<R>, end - b);
       const std::uint32_t all = (std::uint32_t{1} << size) - 1;
       marks = block.span.last ? all : marks & all;
-      for (; marks != 0; marks &= marks - 1) walk_.Add(block, b + std::countr_zero(marks));
+      walk_.Add(block, b, marks);
     }
   }
 

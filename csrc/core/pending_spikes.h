@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "core/registers.h"
 #include "core/types.h"
 #include "core/view.h"
 
@@ -75,18 +76,19 @@ class PendingSpikes {
 
   // False: some times are equal.
   bool Rank() {
-    const std::int64_t padded = (size_ + kPad - 1) / kPad * kPad;
-    double* JAXSNN_RESTRICT time = time_;
-    double* JAXSNN_RESTRICT rank = place_;
-    for (std::int64_t s = 0; s < padded; ++s) rank[s] = 0;
-    for (std::int64_t s = size_; s < padded; ++s) time[s] = 0;
-    for (std::int64_t other = 0; other < size_; ++other) {
-      const double other_time = time[other];
-      for (std::int64_t s = 0; s < padded; ++s) rank[s] += other_time < time[s] ? 1.0 : 0.0;
+    using Lanes = Registers<double, kWideLanes<double>>;
+    std::fill(time_ + size_, time_ + size_ + kPad, 0.0);
+    for (std::int64_t s = 0; s < size_; s += kWideLanes<double>) {
+      const auto some = Lanes::Load(time_ + s);
+      typename Lanes::type earlier{};
+      for (std::int64_t other = 0; other < size_; ++other) {
+        earlier = typename Lanes::type{} + time_[other] < some ? earlier + 1.0 : earlier;
+      }
+      Lanes::Store(earlier, place_ + s);
     }
     std::int64_t sum = 0;
     for (std::int64_t s = 0; s < size_; ++s) {
-      const auto at = static_cast<std::int64_t>(rank[s]);
+      const auto at = static_cast<std::int64_t>(place_[s]);
       order_[at] = static_cast<std::int32_t>(s);
       sum += at;
     }

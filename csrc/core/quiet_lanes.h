@@ -62,8 +62,9 @@ template <class T, class Scalar>
 JAXSNN_INLINE auto MayCross(const T& v, const T& i, const T& v_end, const T& i_end,
                             const T& threshold, const Scalar& reach, const Scalar& dip) {
   const T tangent = MulAdd(reach, i - v, v);
-  return (v >= threshold) | (v_end >= threshold) |
-         ((i_end < v_end) & (i > threshold) & (v_end >= dip * threshold) & (tangent >= threshold));
+  return AtLeast(v, threshold) | AtLeast(v_end, threshold) |
+         (Less(i_end, v_end) & Less(threshold, i) & AtLeast<T>(v_end, dip * threshold) &
+          AtLeast(tangent, threshold));
 }
 
 // Neurons side by side, before and behind an interval.
@@ -100,7 +101,7 @@ JAXSNN_INLINE std::uint32_t MayCrossBits(const PropagatorLanes<R>& p, bool own, 
   const Vector dip = own ? Dip<R>(Lanes::Load(p.v_from_v), Lanes::Load(p.v_from_i))
                          : Vector{} + Dip<R>(*p.v_from_v, *p.v_from_i);
   return LaneBits<R>(MayCross(v, i, v_end, decay * i, threshold, reach, dip) |
-                     (Lanes::Load(release) > now));
+                     Less<Vector>(Vector{} + now, Lanes::Load(release)));
 }
 
 namespace internal {
@@ -170,7 +171,7 @@ JAXSNN_NOINLINE Passed PassQuietIn(std::int64_t n, const Solutions& solutions, c
       });
       std::uint64_t high = 0;
       Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
-        high |= static_cast<std::uint64_t>(LaneBits<R>(v_end[part] >= bar[part])) << part * kWidth;
+        high |= static_cast<std::uint64_t>(LaneBits<R>(AtLeast(v_end[part], bar[part]))) << part * kWidth;
       });
       high &= ~std::uint64_t{0} >> (64 - n);
       const std::uint64_t may_cross = MarkCrossing<R>(high, solutions, k, thresholds, state);

@@ -87,6 +87,39 @@ struct Registers {
   }
 };
 
+// Whether a < b and a >= b, of numbers or lane by lane; for vectors, a bit for each lane where the
+// instruction set has such masks, and else a vector of all ones or zeros.
+template <class T>
+JAXSNN_INLINE auto Less(const T& a, const T& b) {
+#if defined(JAXSNN_ISA_avx512)
+  if constexpr (!std::is_arithmetic_v<T>) {
+    using R = std::remove_cvref_t<decltype(a[0])>;
+    if constexpr (sizeof(T) == 64 && sizeof(R) == 4) return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+    if constexpr (sizeof(T) == 64 && sizeof(R) == 8) return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ);
+    if constexpr (sizeof(T) < 64) return a < b;
+  } else {
+    return a < b;
+  }
+#else
+  return a < b;
+#endif
+}
+template <class T>
+JAXSNN_INLINE auto AtLeast(const T& a, const T& b) {
+#if defined(JAXSNN_ISA_avx512)
+  if constexpr (!std::is_arithmetic_v<T>) {
+    using R = std::remove_cvref_t<decltype(a[0])>;
+    if constexpr (sizeof(T) == 64 && sizeof(R) == 4) return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+    if constexpr (sizeof(T) == 64 && sizeof(R) == 8) return _mm512_cmp_pd_mask(a, b, _CMP_GE_OQ);
+    if constexpr (sizeof(T) < 64) return a >= b;
+  } else {
+    return a >= b;
+  }
+#else
+  return a >= b;
+#endif
+}
+
 // Whether a comparison holds in any lane.
 template <class Comparison>
 JAXSNN_INLINE bool AnyLane(const Comparison& comparison) {
@@ -149,22 +182,21 @@ class AllBelow {
 // In which lanes of a vector a comparison holds, as bits.
 template <class R, class Comparison>
 JAXSNN_INLINE std::uint32_t LaneBits(const Comparison& comparison) {
-#if defined(JAXSNN_ISA_avx512)
-  if constexpr (sizeof(Comparison) == 64) {
-    const auto lanes = std::bit_cast<__m512i>(comparison);
-    return sizeof(R) == 4 ? _mm512_movepi32_mask(lanes) : _mm512_movepi64_mask(lanes);
-  }
-#elif defined(JAXSNN_ISA_avx2)
-  if constexpr (sizeof(Comparison) == 32) {
-    const auto bits = sizeof(R) == 4 ? _mm256_movemask_ps(std::bit_cast<__m256>(comparison))
-                                     : _mm256_movemask_pd(std::bit_cast<__m256d>(comparison));
-    return static_cast<std::uint32_t>(bits);
-  }
+  if constexpr (std::is_integral_v<Comparison>) {
+    return comparison;
+  } else {
+#if defined(JAXSNN_ISA_avx2)
+    if constexpr (sizeof(Comparison) == 32) {
+      const auto bits = sizeof(R) == 4 ? _mm256_movemask_ps(std::bit_cast<__m256>(comparison))
+                                       : _mm256_movemask_pd(std::bit_cast<__m256d>(comparison));
+      return static_cast<std::uint32_t>(bits);
+    }
 #endif
-  constexpr int kLanes = static_cast<int>(sizeof(Comparison) / sizeof(R));
-  std::uint32_t bits = 0;
-  for (int l = 0; l < kLanes; ++l) bits |= static_cast<std::uint32_t>(comparison[l] != 0) << l;
-  return bits;
+    constexpr int kLanes = static_cast<int>(sizeof(Comparison) / sizeof(R));
+    std::uint32_t bits = 0;
+    for (int l = 0; l < kLanes; ++l) bits |= static_cast<std::uint32_t>(comparison[l] != 0) << l;
+    return bits;
+  }
 }
 
 #else

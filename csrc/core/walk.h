@@ -4,6 +4,7 @@
 #define JAXSNN_CORE_WALK_H_
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -42,6 +43,17 @@ struct NeuronBlock {
   const R* row = nullptr;  // of weights, that arrive at the end
 };
 
+namespace internal {
+
+// values[k] = of[neuron[k]].
+template <class R, class T>
+JAXSNN_NOINLINE void GatherLanes(std::int64_t n, const std::int32_t* JAXSNN_RESTRICT neuron,
+                                 const R* JAXSNN_RESTRICT of, T* JAXSNN_RESTRICT values) {
+  for (std::int64_t k = 0; k < n; ++k) values[k] = static_cast<T>(of[neuron[k]]);
+}
+
+}  // namespace internal
+
 template <class Model, class R>
 class Walk {
   using State = typename Model::template Pair<double>;
@@ -50,7 +62,8 @@ class Walk {
   Walk(Arena& arena, const Problem<R>& problem, const ConstantsTable<Model, R>& constants,
        std::int64_t n_neurons)
       : p_(problem), constants_(constants) {
-    walkers_ = Places::Take(arena, n_neurons + kWide);
+    // Lanes are read up to the end of a vector.
+    walkers_ = Walkers::Take(arena, n_neurons + kWide);
     reset_ = arena.Take<double>(n_neurons);
   }
 
@@ -65,11 +78,29 @@ class Walk {
   }
 
   void Begin() { count_ = 0; }
-  // Neuron b of a block that may do something else than flow, at the beginning of its interval.
-  JAXSNN_INLINE void Add(const NeuronBlock<R>& block, std::int64_t b) {
-    walkers_.Set(count_++, static_cast<std::int32_t>(block.first + b),
-                 {static_cast<double>(block.v[b]), static_cast<double>(block.i[b])},
-                 block.span.begin);
+  // Neurons of a block that may do something else than flow, as bits, the first of which stands for
+  // number `begin` of the block.
+  JAXSNN_INLINE void Add(const NeuronBlock<R>& block, std::int64_t begin, std::uint64_t bits) {
+    for (; bits != 0; bits &= bits - 1) {
+      walkers_.neuron[count_++] =
+          static_cast<std::int32_t>(block.first + begin + std::countr_zero(bits));
+    }
+  }
+  // Puts those that were added from number `from` on to the beginning of the interval of their
+  // block.
+  void Place(const NeuronBlock<R>& block, std::int64_t from) {
+    const std::int64_t n = count_ - from;
+    const Walkers some = walkers_.At(from);
+    internal::GatherLanes(n, some.neuron, block.v - block.first, some.v);
+    internal::GatherLanes(n, some.neuron, block.i - block.first, some.i);
+    internal::GatherLanes(n, some.neuron, threshold_, some.threshold);
+    internal::GatherLanes(n, some.neuron, reset_, some.reset);
+    internal::GatherLanes(n, some.neuron, block.row - block.first, some.arriving);
+    const Interval<R>& span = block.span;
+    std::fill_n(some.time, n, span.begin);
+    std::fill_n(some.horizon, n, span.horizon);
+    std::fill_n(some.before, n, span.closing ? kNever : span.horizon);
+    std::fill_n(some.stop, n, span.stop);
   }
   std::int64_t count() const { return count_; }
 
@@ -94,23 +125,51 @@ class Walk {
   static constexpr int kWide = 16;  // walkers side by side
   static constexpr int kNarrow = 4;
 
-  // Neurons, each at a time of its own.
-  struct Places {
+  // Neurons, each at a time of its own in an interval of its own.
+  struct Walkers {
     std::int32_t* neuron = nullptr;
     double *v = nullptr, *i = nullptr, *time = nullptr;
+    double *horizon = nullptr, *before = nullptr, *stop = nullptr;  // spikes come before `before`
+    double *threshold = nullptr, *reset = nullptr;
+    R* arriving = nullptr;  // weight at the end of the interval
 
-    static Places Take(Arena& arena, std::int64_t size) {
-      Places places;
-      places.neuron = arena.Take<std::int32_t>(size);
-      for (double** lane : {&places.v, &places.i, &places.time}) *lane = arena.Take<double>(size);
-      return places;
+    static Walkers Take(Arena& arena, std::int64_t size) {
+      Walkers walkers;
+      walkers.neuron = arena.Take<std::int32_t>(size);
+      for (double** lane :
+           {&walkers.v, &walkers.i, &walkers.time, &walkers.horizon, &walkers.before, &walkers.stop,
+            &walkers.threshold, &walkers.reset}) {
+        *lane = arena.Take<double>(size);
+      }
+      walkers.arriving = arena.Take<R>(size);
+      return walkers;
     }
-    JAXSNN_INLINE void Set(std::int64_t k, std::int32_t j, const State& x, double at) {
-      neuron[k] = j;
-      v[k] = x.v;
-      i[k] = x.i;
-      time[k] = at;
+    Walkers At(std::int64_t k) const {
+      return {neuron + k, v + k,    i + k,         time + k,  horizon + k,
+              before + k, stop + k, threshold + k, reset + k, arriving + k};
     }
+    // Number `from` becomes number `to`, at another place of its interval.
+    void Move(std::int64_t from, std::int64_t to, const State& x, double at) const {
+      neuron[to] = neuron[from];
+      horizon[to] = horizon[from];
+      before[to] = before[from];
+      stop[to] = stop[from];
+      threshold[to] = threshold[from];
+      reset[to] = reset[from];
+      arriving[to] = arriving[from];
+      v[to] = x.v;
+      i[to] = x.i;
+      time[to] = at;
+    }
+  };
+
+  // Walkers side by side, from where they are to their next spikes, and on to the ends of their
+  // intervals.
+  template <int kSize>
+  struct Lanes {
+    CrossingBlock<kSize> search;
+    double spike[kSize], current[kSize], v_end[kSize], i_end[kSize];
+    std::int64_t spikes[kSize], again[kSize];
   };
 
   // Whether every neuron has a closed form for its crossings.
@@ -123,16 +182,6 @@ class Walk {
     }
     return false;
   }
-
-  // Walkers side by side: from where they are to their next spikes, and on to the ends of their
-  // intervals.
-  template <int kSize>
-  struct Lanes {
-    CrossingBlock<kSize> search;
-    double time[kSize], horizon[kSize], stop[kSize], reset[kSize];
-    double spike[kSize], current[kSize], v_end[kSize], i_end[kSize];
-    std::int64_t closing[kSize], spikes[kSize], again[kSize];
-  };
 
   template <class BlockOf, class AddSpike, class ConstantsOf>
   void Go(const BlockOf& block_of, const AddSpike& add, const ConstantsOf& constants) {
@@ -150,17 +199,6 @@ class Walk {
     }
   }
 
-  // A neuron at the end of its interval.
-  template <class AddSpike>
-  JAXSNN_INLINE void Rest(NeuronBlock<R>& block, std::int32_t j, State x, const AddSpike& add) {
-    if (block.span.closing) CrossAtHorizon(j, x, block.span, add);
-    const std::int64_t b = j - block.first;
-    const R v = static_cast<R>(x.v);
-    block.v_next[b] = v;
-    block.i_next[b] = static_cast<R>(x.i) + block.row[b];
-    block.at_threshold |= v >= threshold_[j];
-  }
-
   // Takes walkers to the end of their refractory periods. Those that are refractory to the end of
   // the interval rest; returns how many do not.
   template <class BlockOf, class AddSpike, class ConstantsOf>
@@ -171,16 +209,16 @@ class Walk {
       const std::int32_t j = walkers_.neuron[k];
       State x{walkers_.v[k], walkers_.i[k]};
       double time = walkers_.time[k];
-      const double release = static_cast<double>(release_[j]), stop = block_of(j).span.stop;
+      const double release = static_cast<double>(release_[j]), stop = walkers_.stop[k];
       if (release > time) {
         const double until = std::min(release, stop);
         x = {reset_[j], Model::DecayCurrent(constants(j), x.i, until - time)};
         time = until;
       }
       if (release > stop) {
-        Rest(block_of(j), j, x, add);
+        Rest(block_of(j), k, x, add);
       } else {
-        walkers_.Set(left++, j, x, time);
+        walkers_.Move(k, left++, x, time);
       }
     }
     return left;
@@ -192,109 +230,99 @@ class Walk {
   std::int64_t Step(std::int64_t first, std::int64_t n, std::int64_t spiking,
                     const BlockOf& block_of, const AddSpike& add, const ConstantsOf& constants) {
     Lanes<kSize> lanes;
-    const std::int32_t* const neuron = walkers_.neuron + first;
-    const bool last = Gather(first, n, block_of, lanes);
+    const Walkers some = walkers_.At(first);
     const auto constants_of =
-        constants.template Lanes<kSize>(n, [neuron](std::int64_t l) { return neuron[l]; });
+        constants.template Lanes<kSize>(n, [&some](std::int64_t l) { return some.neuron[l]; });
+    // In lanes without a walker nothing happens.
+    for (std::int64_t l = 0; l < kSize; ++l) {
+      lanes.search.v[l] = some.v[l];
+      lanes.search.i[l] = some.i[l];
+      lanes.search.limit[l] = l < n ? some.horizon[l] - some.time[l] : -1.0;
+      lanes.search.threshold[l] = l < n ? some.threshold[l] : 1.0;
+    }
     const int failed = NextCrossings<Model>(constants_of, closed_form_, lanes.search);
     if (failed != kNoIndex) {
-      outcome_ = {Status::kNoConvergence, Argument::kNone, neuron[failed],
-                  block_of(neuron[failed]).span.begin};
+      outcome_ = {Status::kNoConvergence, Argument::kNone, some.neuron[failed],
+                  block_of(some.neuron[failed]).span.begin};
       return 0;
     }
-    FindSpikes(constants_of, lanes);
+    FindSpikes(constants_of, some, lanes);
+    const bool last = block_of(some.neuron[0]).span.last;  // of all blocks, or none
     for (std::int64_t l = 0; last && l < n; ++l) {
-      const Interval<R>& span = block_of(neuron[l]).span;
-      lanes.spikes[l] &= static_cast<std::int64_t>(Belongs(lanes.spike[l], neuron[l], span));
+      const Interval<R>& span = block_of(some.neuron[l]).span;
+      lanes.spikes[l] &= static_cast<std::int64_t>(Belongs(lanes.spike[l], some.neuron[l], span));
     }
-    FlowToEnd(constants_of, lanes);
+    FlowToEnd(constants_of, some, lanes);
     for (std::int64_t l = 0; l < n; ++l) {
-      const std::int32_t j = neuron[l];
+      const std::int32_t j = some.neuron[l];
       if (lanes.spikes[l] != 0) {
         const double at = lanes.spike[l];
         release_[j] = static_cast<R>(at + p_.t_ref[j]);
         // Without room for it, nothing of this sweep is used.
         const bool room = add({at, static_cast<R>(lanes.current[l]), j});
         if (room && lanes.again[l] != 0) {
-          walkers_.Set(spiking++, j, {lanes.reset[l], lanes.current[l]}, at);
+          walkers_.Move(first + l, spiking++, {some.reset[l], lanes.current[l]}, at);
           continue;
         }
       }
-      Rest(block_of(j), j, {lanes.v_end[l], lanes.i_end[l]}, add);
+      Rest(block_of(j), first + l, {lanes.v_end[l], lanes.i_end[l]}, add);
     }
     return spiking;
-  }
-
-  // Returns whether the sweep stops inside of these intervals. In lanes without a walker nothing
-  // happens.
-  template <int kSize, class BlockOf>
-  JAXSNN_INLINE bool Gather(std::int64_t first, std::int64_t n, const BlockOf& block_of,
-                            Lanes<kSize>& lanes) const {
-    bool last = false;
-    for (std::int64_t l = 0; l < kSize; ++l) {
-      lanes.search.v[l] = l < n ? walkers_.v[first + l] : 0.0;
-      lanes.search.i[l] = l < n ? walkers_.i[first + l] : 0.0;
-      lanes.time[l] = l < n ? walkers_.time[first + l] : 0.0;
-      lanes.search.limit[l] = -1.0;
-      lanes.search.threshold[l] = 1.0;
-      lanes.horizon[l] = lanes.stop[l] = lanes.reset[l] = 0.0;
-      lanes.closing[l] = 0;
-    }
-    for (std::int64_t l = 0; l < n; ++l) {
-      const std::int32_t j = walkers_.neuron[first + l];
-      const Interval<R>& span = block_of(j).span;
-      lanes.horizon[l] = span.horizon;
-      lanes.stop[l] = span.stop;
-      lanes.closing[l] = static_cast<std::int64_t>(span.closing);
-      lanes.search.limit[l] = span.horizon - lanes.time[l];
-      lanes.search.threshold[l] = static_cast<double>(threshold_[j]);
-      lanes.reset[l] = reset_[j];
-      last |= span.last;
-    }
-    return last;
   }
 
   // Which crossings are spikes of their intervals, see Belongs, with what currents, and which
   // neurons may spike once more.
   template <int kSize, class ConstantsOf>
-  JAXSNN_INLINE void FindSpikes(const ConstantsOf& constants_of, Lanes<kSize>& lanes) const {
+  JAXSNN_INLINE void FindSpikes(const ConstantsOf& constants_of, const Walkers& some,
+                                Lanes<kSize>& lanes) const {
     const auto refractory = static_cast<std::int64_t>(refractory_);
     std::int64_t any = 0;
     for (int l = 0; l < kSize; ++l) {
-      const double at = lanes.search.at[l], horizon = lanes.horizon[l];
-      const bool found = at <= lanes.search.limit[l];
-      const double sum = lanes.time[l] + at;  // may round up
+      const double at = lanes.search.at[l], horizon = some.horizon[l];
+      const double sum = some.time[l] + at;  // may round up
       const double time = sum < horizon ? sum : horizon;
       lanes.spike[l] = time;
-      lanes.spikes[l] = static_cast<std::int64_t>(found) &
-                        (static_cast<std::int64_t>(time < horizon) | lanes.closing[l]);
+      lanes.spikes[l] = static_cast<std::int64_t>(at <= lanes.search.limit[l]) &
+                        static_cast<std::int64_t>(time < some.before[l]);
       any |= lanes.spikes[l];
     }
     for (int l = 0; any != 0 && l < kSize; ++l) {
       const auto& constants = constants_of(l);
-      const double current =
-          Model::DecayCurrent(constants, lanes.search.i[l], lanes.search.at[l]);
+      const double current = Model::DecayCurrent(constants, lanes.search.i[l], lanes.search.at[l]);
       const double threshold = lanes.search.threshold[l];
       lanes.current[l] = current;
       lanes.again[l] =
           refractory | static_cast<std::int64_t>(threshold < 0) |
           static_cast<std::int64_t>(internal::MayRise<Model>(
-              constants, {lanes.reset[l], current}, threshold, lanes.horizon[l] - lanes.spike[l]));
+              constants, {some.reset[l], current}, threshold, some.horizon[l] - lanes.spike[l]));
     }
   }
 
   // From the spike, or from where the walker was, to the end of the interval.
   template <int kSize, class ConstantsOf>
-  JAXSNN_INLINE void FlowToEnd(const ConstantsOf& constants_of, Lanes<kSize>& lanes) const {
+  JAXSNN_INLINE void FlowToEnd(const ConstantsOf& constants_of, const Walkers& some,
+                               Lanes<kSize>& lanes) const {
     for (int l = 0; l < kSize; ++l) {
       const bool spikes = lanes.spikes[l] != 0;
-      const State x{spikes ? lanes.reset[l] : lanes.search.v[l],
+      const State x{spikes ? some.reset[l] : lanes.search.v[l],
                     spikes ? lanes.current[l] : lanes.search.i[l]};
-      const double dt = lanes.stop[l] - (spikes ? lanes.spike[l] : lanes.time[l]);
+      const double dt = some.stop[l] - (spikes ? lanes.spike[l] : some.time[l]);
       const State end = Model::Flow(Model::Propagate(constants_of(l), dt), x);
       lanes.v_end[l] = end.v;
       lanes.i_end[l] = end.i;
     }
+  }
+
+  // Walker number k at the end of its interval.
+  template <class AddSpike>
+  JAXSNN_INLINE void Rest(NeuronBlock<R>& block, std::int64_t k, State x, const AddSpike& add) {
+    const std::int32_t j = walkers_.neuron[k];
+    if (block.span.closing) CrossAtHorizon(j, x, block.span, add);
+    const std::int64_t b = j - block.first;
+    const R v = static_cast<R>(x.v);
+    block.v_next[b] = v;
+    block.i_next[b] = static_cast<R>(x.i) + walkers_.arriving[k];
+    block.at_threshold |= v >= threshold_[j];
   }
 
   // A neuron that stands at its threshold when the window closes has crossed it: the crossing was
@@ -320,7 +348,7 @@ class Walk {
   R* release_ = nullptr;
   bool refractory_ = false;
   bool closed_form_ = false;
-  Places walkers_;
+  Walkers walkers_;
   double* reset_;  // of each neuron
 
   Outcome outcome_;
