@@ -73,40 +73,39 @@ struct Gradients {
   double t_max;
 };
 
-// One example, neurons [first, last).
+// One example after the other, of the same sizes: the problem may become another one between runs.
 template <class Model, class R>
 class ReverseSweep {
   using Adjoint = typename Model::template Pair<double>;
 
  public:
-  ReverseSweep(Arena& arena, const Problem<R>& problem, std::int64_t capacity, std::int64_t first,
-               std::int64_t last)
-      : p_(problem),
-        capacity_(capacity),
-        first_(first),
-        n_(last - first),
-        uniform_(problem.uniform_time_constants()) {
+  // For up to `n_block` neurons at a time.
+  ReverseSweep(Arena& arena, const Problem<R>& problem, std::int64_t capacity, std::int64_t n_block)
+      : p_(problem), capacity_(capacity), uniform_(problem.uniform_time_constants()) {
     constants_ = ConstantsTable<Model, R>::Take(arena, uniform_, problem.n_neurons);
-    for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_}) *lane = arena.Take<R>(n_);
+    for (R** lane : {&v_, &i_, &rate_mem_, &rate_syn_}) *lane = arena.Take<R>(n_block);
     lanes_ = PropagatorLanes<R>::Take(arena, uniform_ ? problem.queue.size + 1 : 0);
     step_ = StepPropagators<Model, R>::Take(arena, uniform_, problem.n_neurons);
-    slot_ = arena.Take<std::int32_t>(n_);
-    pending_release_ = arena.Take<R>(n_);
-    visits_ = arena.Take<Visit>(n_);
-    const std::int64_t stops = 2 * (capacity + n_);
+    slot_ = arena.Take<std::int32_t>(n_block);
+    pending_release_ = arena.Take<R>(n_block);
+    visits_ = arena.Take<Visit>(n_block);
+    const std::int64_t stops = 2 * (capacity + n_block);
     for (double** lane : {&stop_.dt, &stop_.v_from_v, &stop_.v_from_i, &stop_.i_from_i}) {
       *lane = arena.Take<double>(stops);
     }
     spike_gradient_ = arena.Take<double>(capacity);
     release_head_ = arena.Take<std::int32_t>(problem.queue.size + 1);
-    release_next_ = arena.Take<std::int32_t>(capacity + n_);
-    moments_ = arena.Take<Moment>(2 * capacity + n_);
-    lanes_of_spikes_ = SpikeLanes::Take(arena, n_);
-    met_ = arena.Take<std::int32_t>(n_);
+    release_next_ = arena.Take<std::int32_t>(capacity + n_block);
+    moments_ = arena.Take<Moment>(2 * capacity + n_block);
+    lanes_of_spikes_ = SpikeLanes::Take(arena, n_block);
+    met_ = arena.Take<std::int32_t>(n_block);
   }
 
-  void Run(const SpikeLog<R>& log, const EndState<R>& end, Status status, const Cotangents<R>& ct,
-           Gradients<R>& gradients) {
+  // Neurons [first, last).
+  void Run(std::int64_t first, std::int64_t last, const SpikeLog<R>& log, const EndState<R>& end,
+           Status status, const Cotangents<R>& ct, Gradients<R>& gradients) {
+    first_ = first;
+    n_ = last - first;
     constants_.Fill(p_);
     step_.Fill(p_.n_neurons, [this](std::int64_t j) { return constants_[j]; });
     Start(end, status, ct, gradients);
@@ -617,9 +616,8 @@ class ReverseSweep {
 
   const Problem<R>& p_;
   const std::int64_t capacity_;
-  const std::int64_t first_;
-  const std::int64_t n_;
   const bool uniform_;
+  std::int64_t first_ = 0, n_ = 0;
   ConstantsTable<Model, R> constants_;
   R *v_, *i_, *rate_mem_, *rate_syn_, *pending_release_;
   PropagatorLanes<R> lanes_;  // per interval, if shared by the neurons

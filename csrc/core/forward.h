@@ -54,8 +54,11 @@ class ForwardSweep {
     }
   }
 
-  // Runs the example to t_max, or to its last spike that the log holds. Requires a checked problem.
+  // Runs the example to t_max, or to its last spike that the log holds. Requires a checked problem,
+  // which may become another one of the same sizes between runs.
   Outcome Run(const SpikeLog<R>& log, const EndState<R>& end) {
+    outcome_ = {};
+    stopping_ = false;
     constants_.Fill(p_);
     step_.Fill(p_.n_neurons, [this](std::int64_t j) { return constants_[j]; });
     n_arrivals_ = CountArrivals();
@@ -64,12 +67,8 @@ class ForwardSweep {
     }
     FindLongest(n_arrivals_, p_.queue.time + p_.queue.head, p_.time, longest_);
     refractory_ = MayRefract();
-    in_blocks_ = in_blocks_ && !refractory_;
-    bool complete = in_blocks_ && RunBlocks(log);
-    if (!complete && !outcome_.failed()) {
-      in_blocks_ = false;
-      complete = RunAll(log);
-    }
+    bool complete = in_blocks_ && !refractory_ && RunBlocks(log);
+    if (!complete && !outcome_.failed()) complete = RunAll(log);
     if (!complete && !outcome_.failed()) {
       // The same sweep once more, up to the spike that fills the log, gives the state there.
       stopping_ = true;
@@ -345,7 +344,7 @@ class ForwardSweep {
 
   const Problem<R>& p_;
   const bool uniform_;
-  bool in_blocks_;
+  const bool in_blocks_;
   ConstantsTable<Model, R> constants_;
   Walk<Model, R> walk_;
   PendingSpikes<R> pending_;  // of an interval of all neurons

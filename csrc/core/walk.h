@@ -74,6 +74,7 @@ class Walk {
     release_ = release;
     refractory_ = refractory;
     closed_form_ = ClosedForm();
+    outcome_ = {};
     for (std::int64_t j = 0; j < p_.n_neurons; ++j) reset_[j] = p_.reset(j);
   }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <memory>
 #include <new>
@@ -205,6 +206,41 @@ class Scratch {
   };
   std::size_t stride_;
   std::unique_ptr<std::byte, Free> block_;
+};
+
+// A sweep for each worker, laid out in scratch memory of its own, and the problem that it works on.
+template <class Sweep, class R>
+class Sweeps {
+ public:
+  struct alignas(64) Worker {
+    template <class... Sizes>
+    Worker(Arena arena, const Problem<R>& like, Sizes... sizes)
+        : problem(like), sweep(arena, problem, sizes...) {}
+
+    Problem<R> problem;
+    Sweep sweep;
+  };
+
+  // For problems of the sizes of `like`; with what else the sweep is made of.
+  template <class... Sizes>
+  Sweeps(std::int64_t n_workers, const Problem<R>& like, Sizes... sizes)
+      : scratch_(n_workers, Bytes(like, sizes...)) {
+    for (std::int64_t worker = 0; worker < n_workers; ++worker) {
+      workers_.emplace_back(Arena(scratch_.of(worker)), like, sizes...);
+    }
+  }
+  Worker& of(std::int64_t worker) { return workers_[static_cast<std::size_t>(worker)]; }
+
+ private:
+  template <class... Sizes>
+  static std::size_t Bytes(const Problem<R>& like, Sizes... sizes) {
+    Arena measure(nullptr);
+    Sweep(measure, like, sizes...);
+    return measure.used();
+  }
+
+  const Scratch scratch_;
+  std::deque<Worker> workers_;  // which stay where they are
 };
 
 }  // namespace jaxsnn::inline JAXSNN_ISA::internal

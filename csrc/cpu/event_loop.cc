@@ -60,24 +60,19 @@ void EventLoopForward(const BatchProblem<R>& batch, const LoopResults<R>& result
   using Sweep = ForwardSweep<CubaLif, R>;
   if (batch.n_batch == 0) return;
   const internal::WeightCheck<R> weights(batch);
-  Arena measure(nullptr);
-  const Problem<R> first = internal::MakeProblem(batch, 0);
-  Sweep(measure, first, results.max_events);
-
   constexpr double kTaskCost = 5e3;
   const double cost = SweepCost(batch, results.max_events, batch.n_neurons);
   const auto per_task = std::max<std::int64_t>(1, static_cast<std::int64_t>(kTaskCost / cost));
   const std::int64_t n_tasks = (batch.n_batch + per_task - 1) / per_task;
   const std::int64_t workers = NumWorkers(pool, n_tasks, cost * static_cast<double>(batch.n_batch));
-  const internal::Scratch scratch(workers, measure.used());
+  internal::Sweeps<Sweep, R> sweeps(workers, internal::MakeProblem(batch, 0), results.max_events);
   ParallelFor(pool, n_tasks, workers, [&](std::int64_t task, std::int64_t worker) {
+    auto& [problem, sweep] = sweeps.of(worker);
     const std::int64_t end = std::min(batch.n_batch, (task + 1) * per_task);
     for (std::int64_t b = task * per_task; b < end; ++b) {
-      const Problem<R> problem = internal::MakeProblem(batch, b);
+      problem = internal::MakeProblem(batch, b);
       Outcome outcome = internal::CheckExample(problem, weights, b);
       if (outcome.ok()) {
-        Arena arena(scratch.of(worker));
-        Sweep sweep(arena, problem, results.max_events);
         outcome = sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b));
       }
       if (outcome.failed()) internal::PoisonLoop(results, b, problem.queue.head);
@@ -90,13 +85,8 @@ template <Isa isa, class R>
 SpikeCount CountSpikes(const BatchProblem<R>& batch, std::int64_t example, std::int64_t limit) {
   using Sweep = ForwardSweep<CubaLif, R>;
   internal::OwnResults<R> results(limit, batch.n_neurons);
-  const Problem<R> problem = internal::MakeProblem(batch, example);
-  Arena measure(nullptr);
-  Sweep(measure, problem, limit);
-  const internal::Scratch scratch(1, measure.used());
-  Arena arena(scratch.of(0));
-  Sweep sweep(arena, problem, limit);
-  const Outcome outcome = sweep.Run(results.log(), results.end());
+  internal::Sweeps<Sweep, R> sweeps(1, internal::MakeProblem(batch, example), limit);
+  const Outcome outcome = sweeps.of(0).sweep.Run(results.log(), results.end());
   return {results.count, outcome.ok()};
 }
 
@@ -116,22 +106,21 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
   std::vector<R> partial_times(static_cast<std::size_t>(cut.n_blocks * times), R(0));
   std::vector<double> partial_ends(static_cast<std::size_t>(cut.n_blocks * batch.n_batch), 0.0);
 
-  Arena measure(nullptr);
-  const Problem<R> first = internal::MakeProblem(batch, 0);
-  Sweep(measure, first, results.max_events, 0, std::min(cut.block, batch.n_neurons));
   const std::int64_t n_tasks = cut.n_chunks * cut.n_blocks;
   const double cost = SweepCost(batch, results.max_events, batch.n_neurons);
   const std::int64_t workers = NumWorkers(pool, n_tasks, cost * static_cast<double>(batch.n_batch));
-  const internal::Scratch scratch(workers, measure.used());
+  internal::Sweeps<Sweep, R> sweeps(workers, internal::MakeProblem(batch, 0), results.max_events,
+                                    std::min(cut.block, batch.n_neurons));
 
   ParallelFor(pool, n_tasks, workers, [&](std::int64_t task, std::int64_t worker) {
+    auto& [problem, sweep] = sweeps.of(worker);
     const std::int64_t chunk = task / cut.n_blocks, block = task % cut.n_blocks;
     const std::int64_t j0 = block * cut.block;
     const std::int64_t j1 = std::min(j0 + cut.block, batch.n_neurons);
     weights.Begin(chunk, batch.n_neurons, j0, j1);
     const std::int64_t end = batch.n_batch * (chunk + 1) / cut.n_chunks;
     for (std::int64_t b = batch.n_batch * chunk / cut.n_chunks; b < end; ++b) {
-      const Problem<R> problem = internal::MakeProblem(batch, b);
+      problem = internal::MakeProblem(batch, b);
       const Outcome outcome{static_cast<Status>(*results.outcome.status[b])};
       R* t = split ? partial_times.data() + block * times + b * queue : gradients.input_time[b];
       if (!split) std::fill(t, t + queue, R(0));
@@ -141,10 +130,8 @@ void EventLoopBackward(const BatchProblem<R>& batch, const LoopResults<R>& resul
         internal::Poison(g, gradients, b, j0, j1);
         g.time = g.t_max = std::numeric_limits<double>::quiet_NaN();
       } else {
-        Arena arena(scratch.of(worker));
-        Sweep sweep(arena, problem, results.max_events, j0, j1);
-        sweep.Run(internal::MakeLog(results, b), internal::MakeEnd(results, b), outcome.status,
-                  internal::MakeCotangents(cotangents, b), g);
+        sweep.Run(j0, j1, internal::MakeLog(results, b), internal::MakeEnd(results, b),
+                  outcome.status, internal::MakeCotangents(cotangents, b), g);
       }
       partial_ends[static_cast<std::size_t>(block * batch.n_batch + b)] = g.time;
       if (block == 0) *gradients.t_max[b] = static_cast<R>(g.t_max);

@@ -241,15 +241,15 @@ Reverse Gradient(const Layer& l, const std::vector<double>& c, int block, bool o
   for (int first = 0; first < l.n; first += block) {
     const int last = std::min(first + block, l.n);
     Arena measure(nullptr);
-    ReverseSweep<Model, double>(measure, p, kRoom, first, last);
+    ReverseSweep<Model, double>(measure, p, kRoom, last - first);
     std::vector<double> memory(measure.used() / sizeof(double) + 16);
     Arena arena(memory.data());
-    ReverseSweep<Model, double> sweep(arena, p, kRoom, first, last);
+    ReverseSweep<Model, double> sweep(arena, p, kRoom, last - first);
     std::vector<double> times(l.time.size());
     Gradients<double> g{
         r.w.data(), r.v.data(), r.i.data(), r.release.data(), of_times ? times.data() : nullptr,
         0,          0};
-    sweep.Run(run.log(), run.state(), run.outcome.status, ct, g);
+    sweep.Run(first, last, run.log(), run.state(), run.outcome.status, ct, g);
     for (std::size_t k = 0; k < times.size(); ++k) r.time[k] += times[k];
     r.t0 += g.time;
     r.t_max = g.t_max;
