@@ -18,6 +18,7 @@ struct CrossingBlock {
   double threshold[kSize];
   double limit[kSize];
   double at[kSize];
+  double kept[kSize];  // e^{-at/tau_mem}, where there is a closed form
 };
 
 namespace internal {
@@ -77,15 +78,17 @@ int NextCrossings(const ConstantsOf& constants, bool closed_form, CrossingBlock<
     any_rising |= rising[l];
     any_dip |= static_cast<std::int64_t>(below & !excited & (block.threshold[l] < 0));
     block.at[l] = block.v[l] >= block.threshold[l] ? 0.0 : kNever;
+    block.kept[l] = 1;
   }
   if (any_rising != 0) {
     if (closed_form) {
       if constexpr (internal::kHasClosedForm<Model>) {
         for (int l = 0; l < kSize; ++l) {
-          const double at = Model::ClosedFormCrossing(constants(l), State{block.v[l], block.i[l]},
-                                                      block.threshold[l])
-                                .at;
-          block.at[l] = (rising[l] != 0) & (at <= block.limit[l]) ? at : block.at[l];
+          const auto crossing = Model::ClosedFormCrossing(
+              constants(l), State{block.v[l], block.i[l]}, block.threshold[l]);
+          const bool found = (rising[l] != 0) & (crossing.at <= block.limit[l]);
+          block.at[l] = found ? crossing.at : block.at[l];
+          block.kept[l] = found ? 1 - crossing.passed : 1;
         }
       }
     } else if (!internal::MonotoneNewtonLanes<Model>(constants, block, rising)) {

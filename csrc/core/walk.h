@@ -82,10 +82,10 @@ class Walk {
   // Neurons of a block that may do something else than flow, as bits, the first of which stands for
   // number `begin` of the block.
   JAXSNN_INLINE void Add(const NeuronBlock<R>& block, std::int64_t begin, std::uint64_t bits) {
-    for (; bits != 0; bits &= bits - 1) {
-      walkers_.neuron[count_++] =
-          static_cast<std::int32_t>(block.first + begin + std::countr_zero(bits));
-    }
+    const auto first = static_cast<std::int32_t>(block.first + begin);
+    std::int32_t* next = walkers_.neuron + count_;
+    for (; bits != 0; bits &= bits - 1) *next++ = first + std::countr_zero(bits);
+    count_ = next - walkers_.neuron;
   }
   // Puts those that were added from number `from` on to the beginning of the interval of their
   // block.
@@ -172,6 +172,12 @@ class Walk {
     double spike[kSize], current[kSize], v_end[kSize], i_end[kSize];
     std::int64_t spikes[kSize], again[kSize];
   };
+
+  // Whether solutions behind a crossing follow from that, without exponentials of times that are
+  // only known then.
+  template <class ConstantsOf>
+  static constexpr bool kClosed =
+      std::is_same_v<ConstantsOf, SharedConstants<typename Model::ClosedConstants>>;
 
   // Whether every neuron has a closed form for its crossings.
   bool ClosedForm() const {
@@ -289,7 +295,10 @@ class Walk {
     }
     for (int l = 0; any != 0 && l < kSize; ++l) {
       const auto& constants = constants_of(l);
-      const double current = Model::DecayCurrent(constants, lanes.search.i[l], lanes.search.at[l]);
+      const double i = lanes.search.i[l], kept = lanes.search.kept[l];
+      const double current = kClosed<ConstantsOf>
+                                 ? i * (kept * kept)
+                                 : Model::DecayCurrent(constants, i, lanes.search.at[l]);
       const double threshold = lanes.search.threshold[l];
       lanes.current[l] = current;
       lanes.again[l] =
@@ -307,8 +316,15 @@ class Walk {
       const bool spikes = lanes.spikes[l] != 0;
       const State x{spikes ? some.reset[l] : lanes.search.v[l],
                     spikes ? lanes.current[l] : lanes.search.i[l]};
-      const double dt = some.stop[l] - (spikes ? lanes.spike[l] : some.time[l]);
-      const State end = Model::Flow(Model::Propagate(constants_of(l), dt), x);
+      State end;
+      if constexpr (kClosed<ConstantsOf>) {
+        const double kept = spikes ? lanes.search.kept[l] : 1;
+        end = Model::Flow(
+            Model::PropagateBeyond(constants_of(l), kept, some.stop[l] - some.time[l]), x);
+      } else {
+        const double dt = some.stop[l] - (spikes ? lanes.spike[l] : some.time[l]);
+        end = Model::Flow(Model::Propagate(constants_of(l), dt), x);
+      }
       lanes.v_end[l] = end.v;
       lanes.i_end[l] = end.i;
     }

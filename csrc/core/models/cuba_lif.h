@@ -136,6 +136,15 @@ struct CubaLif {
     return {kept, x * rise * kept, MulAdd(-(d * rise), kept, kept)};
   }
 
+  // The solution over what is left of dt from a crossing on that left `kept` of e^{-t/tau_mem}, as
+  // exact as the time of that crossing; from the beginning if that is 1.
+  JAXSNN_HD JAXSNN_INLINE static Propagator<double> PropagateBeyond(const ClosedConstants& c,
+                                                                    double kept, double dt) {
+    const auto decay = DecayOver(c.rate_mem * dt);
+    const double left = decay.kept / kept;
+    return {left, left * (kept < 1 ? 1 - left : decay.lost), left * left};
+  }
+
   template <class R>
   JAXSNN_HD JAXSNN_INLINE static Pair<R> Flow(const Propagator<R>& p, const Pair<R>& x) {
     return {MulAdd(p.v_from_v, x.v, p.v_from_i * x.i), p.i_from_i * x.i};
