@@ -31,7 +31,8 @@ class PendingSpikes {
     pending.capacity_ = 2 * (room + 1);
     pending.spikes_ = arena.Take<Spike>(pending.capacity_);
     for (double** lane : {&pending.time_, &pending.place_, &pending.sorted_}) {
-      *lane = arena.Take<double>(pending.capacity_ + kPad);
+      *lane = arena.Take<double>(pending.capacity_ +
+                                 std::max<std::int64_t>(kPad, kInTurns * kWideLanes<double>));
     }
     pending.bucket_ = arena.Take<std::int32_t>(pending.capacity_ + 1);
     pending.order_ = arena.Take<std::int32_t>(pending.capacity_);
@@ -71,20 +72,18 @@ class PendingSpikes {
  private:
   // Up to this many, to count for each spike how many come before it, in a loop that vectorises, is
   // fastest.
-  static constexpr std::int64_t kRanked = 64;
+  static constexpr std::int64_t kRanked = 16 * kWideLanes<double>;
+  static constexpr int kInTurns = 4;  // vectors
   static constexpr std::int64_t kPad = 8;
 
   // False: some times are equal.
   bool Rank() {
-    using Lanes = Registers<double, kWideLanes<double>>;
-    std::fill(time_ + size_, time_ + size_ + kPad, 0.0);
-    for (std::int64_t s = 0; s < size_; s += kWideLanes<double>) {
-      const auto some = Lanes::Load(time_ + s);
-      typename Lanes::type earlier{};
-      for (std::int64_t other = 0; other < size_; ++other) {
-        earlier = typename Lanes::type{} + time_[other] < some ? earlier + 1.0 : earlier;
-      }
-      Lanes::Store(earlier, place_ + s);
+    constexpr std::int64_t kWidth = kWideLanes<double>, kRow = kInTurns * kWidth;
+    std::fill(time_ + size_, time_ + size_ + kRow, 0.0);
+    if (size_ <= kWidth) {
+      RankLanes<1>(time_, place_);
+    } else {
+      for (std::int64_t s = 0; s < size_; s += kRow) RankLanes<kInTurns>(time_ + s, place_ + s);
     }
     std::int64_t sum = 0;
     for (std::int64_t s = 0; s < size_; ++s) {
@@ -93,6 +92,27 @@ class PendingSpikes {
       sum += at;
     }
     return 2 * sum == size_ * (size_ - 1);
+  }
+
+  // How many of all times come before those in some vectors, the sums of which do not wait for each
+  // other.
+  template <int kVectors>
+  JAXSNN_INLINE void RankLanes(const double* times, double* ranks) const {
+    using Lanes = Registers<double, kWideLanes<double>>;
+    typename Lanes::type some[kVectors], earlier[kVectors];
+    Unroll<kVectors>([&](int vector) JAXSNN_INLINE_LAMBDA {
+      some[vector] = Lanes::Load(times + vector * kWideLanes<double>);
+      earlier[vector] = typename Lanes::type{};
+    });
+    for (std::int64_t s = 0; s < size_; ++s) {
+      const auto time = typename Lanes::type{} + time_[s];
+      Unroll<kVectors>([&](int vector) JAXSNN_INLINE_LAMBDA {
+        earlier[vector] = time < some[vector] ? earlier[vector] + 1.0 : earlier[vector];
+      });
+    }
+    Unroll<kVectors>([&](int vector) JAXSNN_INLINE_LAMBDA {
+      Lanes::Store(earlier[vector], ranks + vector * kWideLanes<double>);
+    });
   }
 
   // The first and the last time, found in lanes.

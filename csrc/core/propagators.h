@@ -163,9 +163,9 @@ namespace internal {
 
 template <class Model, class R, class Constants>
 JAXSNN_NOINLINE void PropagateEach(std::int64_t n, const double* JAXSNN_RESTRICT dt,
-                                   const Constants& shared,
-                                   R* JAXSNN_RESTRICT v_from_v, R* JAXSNN_RESTRICT v_from_i,
-                                   R* JAXSNN_RESTRICT i_from_i, R* JAXSNN_RESTRICT reach) {
+                                   const Constants& shared, R* JAXSNN_RESTRICT v_from_v,
+                                   R* JAXSNN_RESTRICT v_from_i, R* JAXSNN_RESTRICT i_from_i,
+                                   R* JAXSNN_RESTRICT reach) {
   const Constants constants = shared;
   for (std::int64_t k = 0; k < n; ++k) {
     const auto p = Model::Propagate(constants, dt[k]);

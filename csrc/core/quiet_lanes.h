@@ -171,7 +171,8 @@ JAXSNN_NOINLINE Passed PassQuietIn(std::int64_t n, const Solutions& solutions, c
       });
       std::uint64_t high = 0;
       Unroll<kParts>([&](int part) JAXSNN_INLINE_LAMBDA {
-        high |= static_cast<std::uint64_t>(LaneBits<R>(AtLeast(v_end[part], bar[part]))) << part * kWidth;
+        high |= static_cast<std::uint64_t>(LaneBits<R>(AtLeast(v_end[part], bar[part])))
+                << part * kWidth;
       });
       high &= ~std::uint64_t{0} >> (64 - n);
       const std::uint64_t may_cross = MarkCrossing<R>(high, solutions, k, thresholds, state);

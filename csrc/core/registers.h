@@ -40,50 +40,84 @@ struct Registers {
   }
   // The first n numbers, and zeros.
   JAXSNN_INLINE static type LoadSome(const R* data, std::int64_t n) {
+    [[maybe_unused]] constexpr bool kFloat = sizeof(R) == 4;
+    if constexpr (sizeof(type) > kRegisterBytes) {
+      using Half = Registers<R, kWidth / 2>;
+      const typename Half::type halves[] = {
+          Half::LoadSome(data, std::min<std::int64_t>(n, kWidth / 2)),
+          Half::LoadSome(data + kWidth / 2, std::max<std::int64_t>(n - kWidth / 2, 0))};
+      return std::bit_cast<type>(halves);
 #if defined(JAXSNN_ISA_avx512)
-    const auto lanes = (1u << n) - 1;
-    const auto few = static_cast<__mmask8>(lanes);
-    if constexpr (sizeof(type) == 16 && sizeof(R) == 4) return _mm_maskz_loadu_ps(few, data);
-    if constexpr (sizeof(type) == 32 && sizeof(R) == 4) return _mm256_maskz_loadu_ps(few, data);
-    if constexpr (sizeof(type) == 32 && sizeof(R) == 8) return _mm256_maskz_loadu_pd(few, data);
-    if constexpr (sizeof(type) == 64 && sizeof(R) == 8) return _mm512_maskz_loadu_pd(few, data);
-    if constexpr (sizeof(type) == 64 && sizeof(R) == 4) {
-      return _mm512_maskz_loadu_ps(static_cast<__mmask16>(lanes), data);
-    }
+    } else if constexpr (sizeof(type) == 64) {
+      if constexpr (kFloat)
+        return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), data);
+      if constexpr (!kFloat)
+        return _mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), data);
 #endif
-    R some[kWidth] = {};
-    for (int l = 0; l < kWidth; ++l) {
-      if (l < n) some[l] = data[l];
+#if defined(JAXSNN_ISA_avx512) || defined(JAXSNN_ISA_avx2)
+    } else if constexpr (sizeof(type) == 32) {
+      if constexpr (kFloat) return _mm256_maskload_ps(data, FirstLanes<__m256i>(n));
+      if constexpr (!kFloat) return _mm256_maskload_pd(data, FirstLanes<__m256i>(n));
+    } else if constexpr (sizeof(type) == 16) {
+      if constexpr (kFloat) return _mm_maskload_ps(data, FirstLanes<__m128i>(n));
+      if constexpr (!kFloat) return _mm_maskload_pd(data, FirstLanes<__m128i>(n));
+#endif
+    } else {
+      type vector{};
+      for (int l = 0; l < kWidth; ++l) {
+        if (l < n) vector[l] = data[l];
+      }
+      return vector;
     }
-    return Load(some);
   }
   // The first n numbers alone.
   JAXSNN_INLINE static void StoreSome(const type& vector, R* data, std::int64_t n) {
+    [[maybe_unused]] constexpr bool kFloat = sizeof(R) == 4;
+    if constexpr (sizeof(type) > kRegisterBytes) {
+      using Half = Registers<R, kWidth / 2>;
+      struct Halves {
+        typename Half::type of[2];
+      };
+      const Halves halves = std::bit_cast<Halves>(vector);
+      Half::StoreSome(halves.of[0], data, std::min<std::int64_t>(n, kWidth / 2));
+      Half::StoreSome(halves.of[1], data + kWidth / 2, std::max<std::int64_t>(n - kWidth / 2, 0));
 #if defined(JAXSNN_ISA_avx512)
-    const auto lanes = (1u << n) - 1;
-    const auto few = static_cast<__mmask8>(lanes);
-    if constexpr (sizeof(type) == 16 && sizeof(R) == 4) return _mm_mask_storeu_ps(data, few, vector);
-    if constexpr (sizeof(type) == 32 && sizeof(R) == 4) {
-      return _mm256_mask_storeu_ps(data, few, vector);
-    }
-    if constexpr (sizeof(type) == 32 && sizeof(R) == 8) {
-      return _mm256_mask_storeu_pd(data, few, vector);
-    }
-    if constexpr (sizeof(type) == 64 && sizeof(R) == 8) {
-      return _mm512_mask_storeu_pd(data, few, vector);
-    }
-    if constexpr (sizeof(type) == 64 && sizeof(R) == 4) {
-      return _mm512_mask_storeu_ps(data, static_cast<__mmask16>(lanes), vector);
-    }
+    } else if constexpr (sizeof(type) == 64) {
+      if constexpr (kFloat) {
+        _mm512_mask_storeu_ps(data, static_cast<__mmask16>((1u << n) - 1), vector);
+      } else {
+        _mm512_mask_storeu_pd(data, static_cast<__mmask8>((1u << n) - 1), vector);
+      }
 #endif
-    for (int l = 0; l < kWidth; ++l) {
-      if (l < n) data[l] = vector[l];
+#if defined(JAXSNN_ISA_avx512) || defined(JAXSNN_ISA_avx2)
+    } else if constexpr (sizeof(type) == 32) {
+      if constexpr (kFloat) _mm256_maskstore_ps(data, FirstLanes<__m256i>(n), vector);
+      if constexpr (!kFloat) _mm256_maskstore_pd(data, FirstLanes<__m256i>(n), vector);
+    } else if constexpr (sizeof(type) == 16) {
+      if constexpr (kFloat) _mm_maskstore_ps(data, FirstLanes<__m128i>(n), vector);
+      if constexpr (!kFloat) _mm_maskstore_pd(data, FirstLanes<__m128i>(n), vector);
+#endif
+    } else {
+      for (int l = 0; l < kWidth; ++l) {
+        if (l < n) data[l] = vector[l];
+      }
     }
   }
   JAXSNN_INLINE static type Gather(const R* data, const std::int64_t* index) {
     type vector{};
     for (int l = 0; l < kWidth; ++l) vector[l] = data[index[l]];
     return vector;
+  }
+
+ private:
+  // All bits of the first n lanes.
+  template <class Lanes>
+  JAXSNN_INLINE static Lanes FirstLanes(std::int64_t n) {
+    using Word = std::conditional_t<sizeof(R) == 4, std::int32_t, std::int64_t>;
+    static constexpr Word kWindow[] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
+    Lanes lanes;
+    std::memcpy(&lanes, kWindow + 8 - n, sizeof(lanes));
+    return lanes;
   }
 };
 

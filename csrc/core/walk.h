@@ -137,9 +137,8 @@ class Walk {
     static Walkers Take(Arena& arena, std::int64_t size) {
       Walkers walkers;
       walkers.neuron = arena.Take<std::int32_t>(size);
-      for (double** lane :
-           {&walkers.v, &walkers.i, &walkers.time, &walkers.horizon, &walkers.before, &walkers.stop,
-            &walkers.threshold, &walkers.reset}) {
+      for (double** lane : {&walkers.v, &walkers.i, &walkers.time, &walkers.horizon,
+                            &walkers.before, &walkers.stop, &walkers.threshold, &walkers.reset}) {
         *lane = arena.Take<double>(size);
       }
       walkers.arriving = arena.Take<R>(size);
