@@ -140,6 +140,8 @@ class Walk {
       for (double** lane : {&walkers.v, &walkers.i, &walkers.time, &walkers.horizon,
                             &walkers.before, &walkers.stop, &walkers.threshold, &walkers.reset}) {
         *lane = arena.Take<double>(size);
+        // Lanes without a walker take part in the arithmetic, if to no effect.
+        if (*lane != nullptr) std::fill_n(*lane, size, 0.0);
       }
       walkers.arriving = arena.Take<R>(size);
       return walkers;
