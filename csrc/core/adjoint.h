@@ -190,7 +190,6 @@ class ReverseSweep {
     const R* JAXSNN_RESTRICT ct_i = ct.i + first_;
     const R* JAXSNN_RESTRICT ct_release = ct.release + first_;
     const R* JAXSNN_RESTRICT end_release = end.release + first_;
-    R* JAXSNN_RESTRICT release_gradient = gradients.release + first_;
     R* JAXSNN_RESTRICT v = v_;
     R* JAXSNN_RESTRICT i = i_;
     R* JAXSNN_RESTRICT pending = pending_release_;
@@ -200,7 +199,6 @@ class ReverseSweep {
       v[b] = end_release[b] > now ? R(0) : a_v;
       i[b] = ct_i[b];
       pending[b] = ct_release[b];
-      release_gradient[b] = 0;
     }
     std::fill(slot_, slot_ + n_, kNoIndex);
     std::fill(met_, met_ + n_, 0);
@@ -385,7 +383,7 @@ class ReverseSweep {
         Visit& visit = visits_[moments_[m].visit];
         visit.a = Model::AdjointFlow(stop_[m], visit.a);
         if (moments_[m].release) {
-          VisitRelease(log, gradients, moments_[m], k, visit);
+          VisitRelease(log, moments_[m], k, visit);
         } else {
           VisitSpike(log, moments_[m].source, visit, pinned);
         }
@@ -519,8 +517,7 @@ class ReverseSweep {
     visit.a.v = AdjointSpike<Model>(constants_[j], threshold, reset, current, gradient, visit.a.v);
   }
 
-  void VisitRelease(const SpikeLog<R>& log, Gradients<R>& gradients, const Moment& moment,
-                    std::int64_t k, Visit& visit) {
+  void VisitRelease(const SpikeLog<R>& log, const Moment& moment, std::int64_t k, Visit& visit) {
     const bool initial = IsInitial(moment.source);
     const std::int64_t s = moment.source;
     const std::int64_t j = Neuron(log, moment.source);
@@ -533,7 +530,7 @@ class ReverseSweep {
     }
     const double gradient = AdjointRelease<Model>(constants_[j], p_.reset(j), current, visit.a.v);
     if (initial) {
-      gradients.release[j] = static_cast<R>(gradient);
+      pending_release_[visit.neuron] += static_cast<R>(gradient);
     } else {
       spike_gradient_[s] += gradient;
     }
@@ -583,9 +580,7 @@ class ReverseSweep {
     gradients.time += pinned_to_start_;
     std::copy(v_, v_ + n_, gradients.v + first_);
     std::copy(i_, i_ + n_, gradients.i + first_);
-    R* JAXSNN_RESTRICT release_gradient = gradients.release + first_;
-    const R* JAXSNN_RESTRICT pending = pending_release_;
-    for (std::int64_t b = 0; b < n_; ++b) release_gradient[b] += pending[b];
+    std::copy(pending_release_, pending_release_ + n_, gradients.release + first_);
     if (uniform_ && !p_.v_leak.per_neuron) {
       const auto constants = constants_[0];
       const double leak = p_.v_leak[0];
