@@ -120,7 +120,7 @@ class ReverseSweep {
       const bool first = k == p_.queue.head;
       const double low = first ? p_.time : p_.queue.TimeAt(k - 1);
       double pinned = 0;
-      Retrace(log, gradients, k, low, high, pinned);
+      Retrace(log, k, low, high, pinned);
       high = low;
       if (first) {
         gradients.time += pinned;
@@ -372,8 +372,7 @@ class ReverseSweep {
 
   // All spikes and releases of the interval in front of queue entry k, latest first, then the flow
   // back to its start.
-  void Retrace(const SpikeLog<R>& log, Gradients<R>& gradients, std::int64_t k, double low,
-               double high, double& pinned) {
+  void Retrace(const SpikeLog<R>& log, std::int64_t k, double low, double high, double& pinned) {
     if (RetraceApart(log, k, low, high)) return;
     n_visits_ = 0;
     const std::int64_t n = ListMoments(log, k);
