@@ -318,10 +318,13 @@ class ForwardSweep {
   // Moves the spikes of this interval to the log. False: they do not fit, and `last_` is the one
   // that fills it.
   bool Commit(const SpikeLog<R>& log) {
-    pending_.Sort();
-    const std::int64_t room = log.capacity - count_, n = std::min(pending_.size(), room);
-    for (std::int64_t s = 0; s < n; ++s) log.Set(count_ + s, pending_[s], blocks_[0].head);
-    if (n > 0) last_ = pending_[n - 1];
+    const NeuronBlock<R>& block = blocks_[0];
+    pending_.Sort(block.span.begin, block.span.horizon);
+    const std::int64_t n = std::min(pending_.size(), log.capacity - count_);
+    pending_.ForEach(n, [&](std::int64_t s, const Spike& spike) {
+      log.Set(count_ + s, spike, block.head);
+      if (s == n - 1) last_ = spike;
+    });
     count_ += n;
     return n == pending_.size();
   }

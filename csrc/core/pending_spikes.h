@@ -31,11 +31,14 @@ class PendingSpikes {
     pending.capacity_ = 2 * (room + 1);
     pending.spikes_ = arena.Take<Spike>(pending.capacity_);
     for (double** lane : {&pending.time_, &pending.place_, &pending.sorted_}) {
-      *lane = arena.Take<double>(pending.capacity_ +
-                                 std::max<std::int64_t>(kPad, kInTurns * kWideLanes<double>));
+      *lane = arena.Take<double>(pending.capacity_ + kPad);
     }
     pending.bucket_ = arena.Take<std::int32_t>(pending.capacity_ + 1);
     pending.order_ = arena.Take<std::int32_t>(pending.capacity_);
+    for (std::int32_t** lane : {&pending.key_, &pending.rank_}) {
+      *lane = arena.Take<std::int32_t>(kRanked + kInTurns * kKeys);
+      if (*lane != nullptr) std::fill_n(*lane, kRanked + kInTurns * kKeys, 0);
+    }
     return pending;
   }
 
@@ -59,59 +62,78 @@ class PendingSpikes {
     return true;
   }
 
-  // Puts them in order, for operator[].
-  void Sort() {
-    listed_ = false;
+  // Puts them in order, for ForEach. All times lie from `begin` to `end`.
+  void Sort(double begin, double end) {
+    ranked_ = listed_ = false;
     if (size_ < 2) return;
-    for (std::int64_t s = 0; s < size_; ++s) time_[s] = spikes_[s].time;
-    listed_ = (size_ <= kRanked && Rank()) || Distribute();
-    if (!listed_) std::sort(spikes_, spikes_ + size_);
+    ranked_ = size_ <= kRanked && Rank(begin, end);
+    listed_ = !ranked_ && Distribute();
+    if (!ranked_ && !listed_) std::sort(spikes_, spikes_ + size_);
   }
-  const Spike& operator[](std::int64_t s) const { return spikes_[listed_ ? order_[s] : s]; }
+  // body(number, spike) for those whose number in the order is below `limit`, one after the other
+  // as it may be.
+  template <class Body>
+  void ForEach(std::int64_t limit, const Body& body) const {
+    if (ranked_) {
+      for (std::int64_t s = 0; s < size_; ++s) {
+        if (rank_[s] < limit) body(static_cast<std::int64_t>(rank_[s]), spikes_[s]);
+      }
+      return;
+    }
+    const std::int64_t n = std::min(size_, limit);
+    for (std::int64_t s = 0; s < n; ++s) body(s, spikes_[listed_ ? order_[s] : s]);
+  }
 
  private:
   // Up to this many, to count for each spike how many come before it, in a loop that vectorises, is
   // fastest.
-  static constexpr std::int64_t kRanked = 16 * kWideLanes<double>;
+  static constexpr std::int64_t kKeys = kWideLanes<std::int32_t>;
+  static constexpr std::int64_t kRanked = 8 * kKeys;
   static constexpr int kInTurns = 4;  // vectors
   static constexpr std::int64_t kPad = 8;
 
-  // False: some times are equal.
-  bool Rank() {
-    constexpr std::int64_t kWidth = kWideLanes<double>, kRow = kInTurns * kWidth;
-    std::fill(time_ + size_, time_ + size_ + kRow, 0.0);
-    if (size_ <= kWidth) {
-      RankLanes<1>(time_, place_);
+  // Compares times by integers. False: some of these are equal.
+  bool Rank(double begin, double end) {
+    constexpr double kRange = 1 << 30;
+    const double scale = kRange / (end - begin);
+    if (!(scale < kNever)) return false;
+    for (std::int64_t s = 0; s < size_; ++s) {
+      key_[s] = static_cast<std::int32_t>((spikes_[s].time - begin) * scale);
+    }
+    if (size_ <= kKeys) {
+      RankLanes<1>(key_, rank_);
     } else {
-      for (std::int64_t s = 0; s < size_; s += kRow) RankLanes<kInTurns>(time_ + s, place_ + s);
+      constexpr std::int64_t kRow = kInTurns * kKeys;
+      for (std::int64_t s = 0; s < size_; s += kRow) RankLanes<kInTurns>(key_ + s, rank_ + s);
     }
     std::int64_t sum = 0;
-    for (std::int64_t s = 0; s < size_; ++s) {
-      const auto at = static_cast<std::int64_t>(place_[s]);
-      order_[at] = static_cast<std::int32_t>(s);
-      sum += at;
-    }
+    for (std::int64_t s = 0; s < size_; ++s) sum += rank_[s];
     return 2 * sum == size_ * (size_ - 1);
   }
 
-  // How many of all times come before those in some vectors, the sums of which do not wait for each
+  // How many of all keys come before those in some vectors, the sums of which do not wait for each
   // other.
   template <int kVectors>
-  JAXSNN_INLINE void RankLanes(const double* times, double* ranks) const {
-    using Lanes = Registers<double, kWideLanes<double>>;
-    typename Lanes::type some[kVectors], earlier[kVectors];
+  JAXSNN_INLINE void RankLanes(const std::int32_t* keys, std::int32_t* ranks) const {
+    using Lanes = Registers<std::int32_t, kWideLanes<std::int32_t>>;
+    using Vector = typename Lanes::type;
+    Vector some[kVectors], earlier[kVectors];
     Unroll<kVectors>([&](int vector) JAXSNN_INLINE_LAMBDA {
-      some[vector] = Lanes::Load(times + vector * kWideLanes<double>);
-      earlier[vector] = typename Lanes::type{};
+      some[vector] = Lanes::Load(keys + vector * kKeys);
+      earlier[vector] = Vector{};
     });
     for (std::int64_t s = 0; s < size_; ++s) {
-      const auto time = typename Lanes::type{} + time_[s];
+      const Vector key = Vector{} + key_[s];
       Unroll<kVectors>([&](int vector) JAXSNN_INLINE_LAMBDA {
-        earlier[vector] = time < some[vector] ? earlier[vector] + 1.0 : earlier[vector];
+#if defined(JAXSNN_ISA_avx2)
+        earlier[vector] -= key < some[vector];  // a mask of -1
+#else
+        earlier[vector] = key < some[vector] ? earlier[vector] + 1 : earlier[vector];
+#endif
       });
     }
     Unroll<kVectors>([&](int vector) JAXSNN_INLINE_LAMBDA {
-      Lanes::Store(earlier[vector], ranks + vector * kWideLanes<double>);
+      Lanes::Store(earlier[vector], ranks + vector * kKeys);
     });
   }
 
@@ -133,6 +155,7 @@ class PendingSpikes {
   // Spreads the spikes over as many buckets as there are spikes, by their times, and puts what is
   // left in order by insertion. False: too many are close together for that.
   bool Distribute() {
+    for (std::int64_t s = 0; s < size_; ++s) time_[s] = spikes_[s].time;
     const auto [first, last] = Range();
     const double scale = static_cast<double>(size_ - 1) / (last - first);
     if (!(scale < kNever)) return false;  // all times equal
@@ -166,7 +189,9 @@ class PendingSpikes {
   Spike* spikes_ = nullptr;
   double *time_ = nullptr, *place_ = nullptr, *sorted_ = nullptr;
   std::int32_t *bucket_ = nullptr, *order_ = nullptr;
+  std::int32_t *key_ = nullptr, *rank_ = nullptr;  // of each spike
   std::int64_t size_ = 0;
+  bool ranked_ = false;  // in `rank_`
   bool listed_ = false;  // in `order_`
   bool cut_ = false;     // spikes from `cutoff_` on are not needed
   Spike cutoff_{};

@@ -19,9 +19,11 @@ std::vector<Pending::Spike> Keep(const std::vector<Pending::Spike>& spikes, std:
   Pending pending = Pending::Take(arena, room);
   pending.Clear();
   for (const auto& spike : spikes) pending.Add(spike, room);
-  pending.Sort();
-  std::vector<Pending::Spike> kept;
-  for (std::int64_t s = 0; s < pending.size(); ++s) kept.push_back(pending[s]);
+  pending.Sort(0, 1);
+  std::vector<Pending::Spike> kept(static_cast<std::size_t>(pending.size()));
+  pending.ForEach(pending.size(), [&kept](std::int64_t s, const Pending::Spike& spike) {
+    kept[static_cast<std::size_t>(s)] = spike;
+  });
   return kept;
 }
 
