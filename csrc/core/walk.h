@@ -43,17 +43,6 @@ struct NeuronBlock {
   const R* row = nullptr;  // of weights, that arrive at the end
 };
 
-namespace internal {
-
-// values[k] = of[neuron[k]].
-template <class R, class T>
-JAXSNN_NOINLINE void GatherLanes(std::int64_t n, const std::int32_t* JAXSNN_RESTRICT neuron,
-                                 const R* JAXSNN_RESTRICT of, T* JAXSNN_RESTRICT values) {
-  for (std::int64_t k = 0; k < n; ++k) values[k] = static_cast<T>(of[neuron[k]]);
-}
-
-}  // namespace internal
-
 template <class Model, class R>
 class Walk {
   using State = typename Model::template Pair<double>;
@@ -90,18 +79,12 @@ class Walk {
   // Puts those that were added from number `from` on to the beginning of the interval of their
   // block.
   void Place(const NeuronBlock<R>& block, std::int64_t from) {
-    const std::int64_t n = count_ - from;
     const Walkers some = walkers_.At(from);
-    internal::GatherLanes(n, some.neuron, block.v - block.first, some.v);
-    internal::GatherLanes(n, some.neuron, block.i - block.first, some.i);
-    internal::GatherLanes(n, some.neuron, threshold_, some.threshold);
-    internal::GatherLanes(n, some.neuron, reset_, some.reset);
-    internal::GatherLanes(n, some.neuron, block.row - block.first, some.arriving);
     const Interval<R>& span = block.span;
-    std::fill_n(some.time, n, span.begin);
-    std::fill_n(some.horizon, n, span.horizon);
-    std::fill_n(some.before, n, span.closing ? kNever : span.horizon);
-    std::fill_n(some.stop, n, span.stop);
+    PlaceLanes(count_ - from, some.neuron, block.v - block.first, block.i - block.first,
+               block.row - block.first, threshold_, reset_, span.begin, span.horizon,
+               span.closing ? kNever : span.horizon, span.stop, some.v, some.i, some.arriving,
+               some.threshold, some.reset, some.time, some.horizon, some.before, some.stop);
   }
   std::int64_t count() const { return count_; }
 
@@ -164,6 +147,28 @@ class Walk {
       time[to] = at;
     }
   };
+
+  JAXSNN_NOINLINE static void PlaceLanes(
+      std::int64_t n, const std::int32_t* JAXSNN_RESTRICT neuron, const R* JAXSNN_RESTRICT v_of,
+      const R* JAXSNN_RESTRICT i_of, const R* JAXSNN_RESTRICT arriving_of,
+      const R* JAXSNN_RESTRICT threshold_of, const double* JAXSNN_RESTRICT reset_of, double time_of,
+      double horizon_of, double before_of, double stop_of, double* JAXSNN_RESTRICT v,
+      double* JAXSNN_RESTRICT i, R* JAXSNN_RESTRICT arriving, double* JAXSNN_RESTRICT threshold,
+      double* JAXSNN_RESTRICT reset, double* JAXSNN_RESTRICT time, double* JAXSNN_RESTRICT horizon,
+      double* JAXSNN_RESTRICT before, double* JAXSNN_RESTRICT stop) {
+    for (std::int64_t k = 0; k < n; ++k) {
+      const std::int32_t j = neuron[k];
+      v[k] = static_cast<double>(v_of[j]);
+      i[k] = static_cast<double>(i_of[j]);
+      arriving[k] = arriving_of[j];
+      threshold[k] = static_cast<double>(threshold_of[j]);
+      reset[k] = reset_of[j];
+      time[k] = time_of;
+      horizon[k] = horizon_of;
+      before[k] = before_of;
+      stop[k] = stop_of;
+    }
+  }
 
   // Walkers side by side, from where they are to their next spikes, and on to the ends of their
   // intervals.
