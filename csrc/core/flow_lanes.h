@@ -70,6 +70,26 @@ JAXSNN_NOINLINE void AddLanes(std::int64_t n, const R* JAXSNN_RESTRICT values,
   for (; j < n; ++j) sum[j] += values[j];
 }
 
+// Adds the rows of weights that arrive at one time, in their order.
+template <class R>
+JAXSNN_NOINLINE void AddArrivals(std::int64_t n, const R* weights, std::int64_t row_size,
+                                 const std::int32_t* index, std::int64_t n_rows,
+                                 R* JAXSNN_RESTRICT sum) {
+  using Lanes = Registers<R, kWideLanes<R>>;
+  constexpr std::int64_t kWidth = kWideLanes<R>;
+  std::int64_t j = 0;
+  for (; j + kWidth <= n; j += kWidth) {
+    auto some = Lanes::Load(sum + j);
+    for (std::int64_t k = 0; k < n_rows; ++k) {
+      some += Lanes::Load(weights + index[k] * row_size + j);
+    }
+    Lanes::Store(some, sum + j);
+  }
+  for (; j < n; ++j) {
+    for (std::int64_t k = 0; k < n_rows; ++k) sum[j] += weights[index[k] * row_size + j];
+  }
+}
+
 }  // namespace jaxsnn::inline JAXSNN_ISA
 
 #endif  // JAXSNN_CORE_FLOW_LANES_H_

@@ -213,7 +213,7 @@ class ForwardSweep {
   // A block to its next interval in which it is not known to just flow.
   void Enter(NeuronBlock<R>& block) {
     const std::uint64_t may_cross = PassQuietArrivals(block);
-    AddRows(block);
+    PassSimultaneous(block);
     const double arrival = p_.queue.TimeAt(block.head);
     Interval<R>& span = block.span;
     span = {block.now, arrival, arrival, !(arrival <= p_.t_max), false, final_};
@@ -227,10 +227,12 @@ class ForwardSweep {
   }
 
   // Arrivals at one time follow each other without an interval between them.
-  void AddRows(NeuronBlock<R>& block) {
-    for (; p_.queue.TimeAt(block.head) <= block.now; ++block.head) {
-      AddLanes(block.n, p_.row(block.head) + block.first, block.i);
-    }
+  void PassSimultaneous(NeuronBlock<R>& block) {
+    const std::int64_t first = block.head;
+    while (p_.queue.TimeAt(block.head) <= block.now) ++block.head;
+    if (block.head == first) return;
+    AddArrivals(block.n, p_.weights + block.first, p_.n_neurons, p_.queue.index + first,
+                block.head - first, block.i);
   }
 
   void Leave(NeuronBlock<R>& block) {

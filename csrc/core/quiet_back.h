@@ -82,7 +82,8 @@ void FlowBackOverArrivals(std::int64_t n, Solutions solutions, std::int64_t from
     i += width;
   };
   while (n >= 64) pass(internal::FlowBackIn<64, FullLanes, R, Solutions>, 64);
-  while (n >= 16) pass(internal::FlowBackIn<16, FullLanes, R, Solutions>, 16);
+  if (n >= 32) pass(internal::FlowBackIn<32, FullLanes, R, Solutions>, 32);
+  if (n >= 16) pass(internal::FlowBackIn<16, FullLanes, R, Solutions>, 16);
   if (n > 8) pass(internal::FlowBackIn<16, SomeLanes, R, Solutions>, 16);
   if (n > 4) pass(internal::FlowBackIn<8, SomeLanes, R, Solutions>, 8);
   if (n > 0) pass(internal::FlowBackIn<4, SomeLanes, R, Solutions>, 4);
