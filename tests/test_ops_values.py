@@ -972,3 +972,30 @@ def test_recovery_from_inhibition_far_from_all_else(n_neurons, per_neuron, input
     expected = np.repeat([first, second], n_neurons)
     np.testing.assert_array_equal(result.count, len(expected))
     np.testing.assert_allclose(result.spikes.time[: len(expected)], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_neurons", [3, 20, 130])
+@pytest.mark.parametrize("tau_mem", [1.0, 1.3])
+def test_parameters_are_shared_or_of_each_neuron(n_neurons, tau_mem):
+    """The same values either way: kernels take other ways through spikes that they may share."""
+    rng = np.random.default_rng(9)
+    params = LIFParameters(tau_mem=tau_mem, tau_syn=0.5)
+    each = jax.tree.map(lambda x: jnp.full(n_neurons, x), params)
+    weights = jnp.asarray(rng.normal(0.8, 0.6, (5, n_neurons)))
+    time = jnp.asarray(np.sort(np.floor(6 * rng.uniform(0, 3, 30)) / 6))  # some of them are equal
+    by_time, by_v = rng.normal(size=20 * n_neurons), rng.normal(size=n_neurons)
+
+    def loss(params, weights, time):
+        result = simple(
+            weights, time, np.arange(30) % 5, t_max=3.5, max_events=20 * n_neurons, params=params
+        )
+        loss = jnp.where(jnp.isfinite(result.spikes.time), result.spikes.time, 0) @ by_time
+        return loss + by_v @ result.state.v, result
+
+    gradient = jax.grad(loss, argnums=(1, 2), has_aux=True)
+    expected, one = gradient(each, weights, time)
+    found, other = gradient(params, weights, time)
+    assert other.count == one.count > 2 * n_neurons
+    np.testing.assert_array_equal(other.spikes.index, one.spikes.index)
+    np.testing.assert_allclose(other.spikes.time, one.spikes.time, rtol=1e-12)
+    assert_same_gradient(found, expected, 1e-11)

@@ -1,6 +1,7 @@
 // Every instruction set that this processor has gives the same bits, except the baseline, which has
 // no FMA.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -44,11 +45,13 @@ struct Case {
   bool refractory;
   double ratio;  // of the time constants, 0: one per neuron
   double v_leak;
+  bool want_input_time;
+  bool tied;  // some inputs arrive at one time
 };
 
 template <class R>
 struct Layer {
-  static constexpr std::int64_t kInputs = 20, kQueue = 60, kEvents = 600;
+  static constexpr std::int64_t kInputs = 20, kQueue = 60, kEvents = 1200;
 
   Case c;
   std::int64_t n = c.n_neurons;
@@ -80,7 +83,10 @@ struct Layer {
     }
     for (std::int64_t b = 0; b < kBatch; ++b) {
       R* const times = input_time.data.data() + b * kQueue;
-      for (std::int64_t k = 0; k < kQueue; ++k) times[k] = static_cast<R>(5 * u(random));
+      for (std::int64_t k = 0; k < kQueue; ++k) {
+        const double time = 5 * u(random);
+        times[k] = static_cast<R>(c.tied ? std::floor(4 * time) / 4 : time);
+      }
       std::sort(times, times + kQueue);
     }
     for (auto& x : input_index.data) x = static_cast<std::int32_t>(kInputs * u(random));
@@ -106,6 +112,7 @@ struct Layer {
     jaxsnn::BatchGradients<R> g;
     g.weights = g_weights.get(), g.v = g_v.get(), g.i = g_i.get(), g.release = g_release.get();
     g.time = g_time.get(), g.input_time = g_input.get(), g.t_max = g_t_max.get();
+    g.want_input_time = c.want_input_time;
     jaxsnn::BatchCotangents<R> ct;
     ct.event_time = ct_time.read(), ct.v = ct_v.read(), ct.i = ct_i.read();
     ct.release = ct_release.read(), ct.time = ct_end.read();
@@ -153,12 +160,14 @@ void Compare(const Case& which) {
 
 int main(int argc, char** argv) {
   test::Configure(argc, argv);
-  for (const std::int64_t n : {1, 3, 4, 7, 10, 16, 17, 50}) {
+  for (const std::int64_t n : {1, 3, 4, 7, 10, 16, 17, 50, 109}) {
     for (const bool refractory : {false, true}) {
       for (const double ratio : {2.0, 1.0, 0.7, 0.0}) {
-        const Case which{n, refractory, ratio, n % 2 == 0 ? 0.0 : 0.2};
-        Compare<float>(which);
-        Compare<double>(which);
+        for (const bool plain : {false, true}) {
+          const Case which{n, refractory, ratio, n % 2 == 0 ? 0.0 : 0.2, !plain, plain};
+          Compare<float>(which);
+          Compare<double>(which);
+        }
       }
     }
   }

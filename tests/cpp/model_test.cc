@@ -38,6 +38,27 @@ void SolutionIsExact() {
   }
 }
 
+// For tau_mem = 2 tau_syn one exponential gives the same bits; and behind a crossing, the solution
+// over what is left of a time step.
+void OneExponentialIsEnough() {
+  const auto constants = Model::Prepare(1.4, 0.7);
+  CHECK(Model::HasClosedForm(constants));
+  const Model::ClosedConstants closed{constants};
+  for (const double t : {0.0, 1e-9, 1e-3, 0.1, 1.0, 7.0, 40.0}) {
+    const auto p = Model::Propagate(constants, t), one = Model::Propagate(closed, t);
+    CHECK(p.v_from_v == one.v_from_v && p.v_from_i == one.v_from_i && p.i_from_i == one.i_from_i);
+    for (const double part : {0.0, 1e-6, 0.3, 0.999, 1.0}) {
+      const double kept = std::exp(-part * t / 1.4);
+      const auto left = Model::PropagateBeyond(closed, kept, t);
+      const auto expected = Model::Propagate(constants, (1 - part) * t);
+      const double tolerance = 1e-15 * (4 + t);
+      CHECK_NEAR(left.v_from_v, expected.v_from_v, tolerance * expected.v_from_v);
+      CHECK_NEAR(left.v_from_i, expected.v_from_i, tolerance);
+      CHECK_NEAR(left.i_from_i, expected.i_from_i, 2 * tolerance * expected.i_from_i);
+    }
+  }
+}
+
 void AdjointIsTranspose() {
   std::mt19937_64 random(1);
   std::normal_distribution<double> normal;
@@ -98,6 +119,7 @@ void SpikeJumpMatchesDifferences() {
 int main(int argc, char** argv) {
   test::Configure(argc, argv);
   SolutionIsExact();
+  OneExponentialIsEnough();
   AdjointIsTranspose();
   SpikeJumpMatchesDifferences();
   return test::Report();
