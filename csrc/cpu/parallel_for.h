@@ -53,12 +53,10 @@ class Loop {
     for (std::int64_t k = 0; k < n_ranges_; ++k) {
       const std::int64_t r = (worker + k) % n_ranges_;
       const std::int64_t end = Begin(r + 1);
-      std::int64_t task;
-      while ((task = ranges_[r].next.fetch_add(1)) < end) {
-        (*body_)(task, worker);
-        done_.fetch_add(1, std::memory_order_release);
-        any = true;
-      }
+      std::int64_t done = 0, task;
+      for (; (task = ranges_[r].next.fetch_add(1)) < end; ++done) (*body_)(task, worker);
+      if (done > 0) done_.fetch_add(done, std::memory_order_release);
+      any |= done > 0;
     }
     return any;
   }
@@ -75,7 +73,8 @@ class Loop {
   const std::int64_t n_ranges_;
   const Body* const body_;  // alive until all tasks are done
   const std::unique_ptr<Range[]> ranges_;
-  std::atomic<std::int64_t> done_{0};
+  // Apart from what every worker reads for every task.
+  alignas(64) std::atomic<std::int64_t> done_{0};
   std::atomic<std::int64_t> helpers_{0};
 };
 using SharedLoop = std::shared_ptr<Loop>;
