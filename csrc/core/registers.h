@@ -15,6 +15,39 @@
 
 namespace jaxsnn::inline JAXSNN_ISA {
 
+// Whether a < b and a >= b, of numbers or lane by lane; for vectors, a bit for each lane where the
+// instruction set has such masks, and else a vector of all ones or zeros.
+template <class T>
+JAXSNN_INLINE auto Less(const T& a, const T& b) {
+#if defined(JAXSNN_ISA_avx512)
+  if constexpr (!std::is_arithmetic_v<T>) {
+    using R = std::remove_cvref_t<decltype(a[0])>;
+    if constexpr (sizeof(T) == 64 && sizeof(R) == 4) return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
+    if constexpr (sizeof(T) == 64 && sizeof(R) == 8) return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ);
+    if constexpr (sizeof(T) < 64) return a < b;
+  } else {
+    return a < b;
+  }
+#else
+  return a < b;
+#endif
+}
+template <class T>
+JAXSNN_INLINE auto AtLeast(const T& a, const T& b) {
+#if defined(JAXSNN_ISA_avx512)
+  if constexpr (!std::is_arithmetic_v<T>) {
+    using R = std::remove_cvref_t<decltype(a[0])>;
+    if constexpr (sizeof(T) == 64 && sizeof(R) == 4) return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
+    if constexpr (sizeof(T) == 64 && sizeof(R) == 8) return _mm512_cmp_pd_mask(a, b, _CMP_GE_OQ);
+    if constexpr (sizeof(T) < 64) return a >= b;
+  } else {
+    return a >= b;
+  }
+#else
+  return a >= b;
+#endif
+}
+
 #if defined(JAXSNN_VECTORS)
 
 // The size of a register.
@@ -120,39 +153,6 @@ struct Registers {
     return lanes;
   }
 };
-
-// Whether a < b and a >= b, of numbers or lane by lane; for vectors, a bit for each lane where the
-// instruction set has such masks, and else a vector of all ones or zeros.
-template <class T>
-JAXSNN_INLINE auto Less(const T& a, const T& b) {
-#if defined(JAXSNN_ISA_avx512)
-  if constexpr (!std::is_arithmetic_v<T>) {
-    using R = std::remove_cvref_t<decltype(a[0])>;
-    if constexpr (sizeof(T) == 64 && sizeof(R) == 4) return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
-    if constexpr (sizeof(T) == 64 && sizeof(R) == 8) return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ);
-    if constexpr (sizeof(T) < 64) return a < b;
-  } else {
-    return a < b;
-  }
-#else
-  return a < b;
-#endif
-}
-template <class T>
-JAXSNN_INLINE auto AtLeast(const T& a, const T& b) {
-#if defined(JAXSNN_ISA_avx512)
-  if constexpr (!std::is_arithmetic_v<T>) {
-    using R = std::remove_cvref_t<decltype(a[0])>;
-    if constexpr (sizeof(T) == 64 && sizeof(R) == 4) return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ);
-    if constexpr (sizeof(T) == 64 && sizeof(R) == 8) return _mm512_cmp_pd_mask(a, b, _CMP_GE_OQ);
-    if constexpr (sizeof(T) < 64) return a >= b;
-  } else {
-    return a >= b;
-  }
-#else
-  return a >= b;
-#endif
-}
 
 // Whether a comparison holds in any lane.
 template <class Comparison>
