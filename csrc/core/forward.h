@@ -220,7 +220,7 @@ class ForwardSweep {
     if (span.closing) span.horizon = p_.t_max;
     span.last = stopping_ && (final_.time < span.horizon || span.closing);
     span.stop = span.last ? final_.time : span.horizon;
-    block.row = span.closing || span.last ? nothing_ : p_.row(block.head) + block.first;
+    block.row = (span.closing || span.last ? nothing_ : p_.row(block.head)) + block.first;
     if (may_cross == 0) FlowAll(block);
     walk_.Add(block, 0, may_cross);
     block.at_threshold = false;
