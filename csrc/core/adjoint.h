@@ -325,7 +325,7 @@ class ReverseSweep {
   bool RetraceNarrow([[maybe_unused]] Gradients<R>& gradients, [[maybe_unused]] std::int64_t from,
                      [[maybe_unused]] std::int64_t stop) {
 #if defined(JAXSNN_VECTORS)
-    if (n_ > 16) return false;
+    if (n_ == 0 || n_ > 16) return false;
     if (n_ <= 4) {
       RetraceInRegisters<4>(gradients, from, stop);
     } else if (n_ <= 8) {

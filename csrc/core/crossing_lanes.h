@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/math.h"
 #include "core/next_crossing.h"
 #include "core/types.h"
 
@@ -18,7 +19,7 @@ struct CrossingBlock {
   double threshold[kSize];
   double limit[kSize];
   double at[kSize];
-  double kept[kSize];  // e^{-at/tau_mem}, where there is a closed form
+  double kept[kSize];  // e^{-at/tau_mem} of what was found, where all neurons have a closed form
 };
 
 namespace internal {
@@ -105,6 +106,9 @@ int NextCrossings(const ConstantsOf& constants, bool closed_form, CrossingBlock<
                                           block.threshold[l], block.limit[l]);
     if (!root.converged) return l;
     block.at[l] = root.at;
+    if (closed_form && root.at < kNever) {
+      block.kept[l] = DecayOver(root.at * constants(l).rate_mem).kept;
+    }
   }
   return kNoIndex;
 }

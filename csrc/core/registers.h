@@ -15,8 +15,8 @@
 
 namespace jaxsnn::inline JAXSNN_ISA {
 
-// Whether a < b and a >= b, of numbers or lane by lane; for vectors, a bit for each lane where the
-// instruction set has such masks, and else a vector of all ones or zeros.
+// Whether a < b and a >= b, of numbers or lane by lane: for vectors of 64 bytes a bit for each
+// lane, for others a vector of all ones or zeros.
 template <class T>
 JAXSNN_INLINE auto Less(const T& a, const T& b) {
 #if defined(JAXSNN_ISA_avx512)
@@ -157,12 +157,6 @@ struct Registers {
 // Whether a comparison holds in any lane.
 template <class Comparison>
 JAXSNN_INLINE bool AnyLane(const Comparison& comparison) {
-#if defined(JAXSNN_ISA_avx512)
-  if constexpr (sizeof(Comparison) == 64) {
-    const auto lanes = std::bit_cast<__m512i>(comparison);
-    return _mm512_test_epi64_mask(lanes, lanes) != 0;
-  }
-#endif
   struct Words {
     std::uint64_t word[sizeof(Comparison) / sizeof(std::uint64_t)];
   };
@@ -246,6 +240,8 @@ struct Registers {
   static void Store(R value, R* data) { *data = value; }
   static R LoadSome(const R* data, std::int64_t n) { return n > 0 ? *data : R(0); }
 };
+
+inline bool AnyLane(bool comparison) { return comparison; }
 
 template <class R>
 class AllBelow {

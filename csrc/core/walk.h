@@ -268,17 +268,21 @@ class Walk {
     FlowToEnd(constants_of, some, lanes);
     for (std::int64_t l = 0; l < n; ++l) {
       const std::int32_t j = some.neuron[l];
+      State end{lanes.v_end[l], lanes.i_end[l]};
       if (lanes.spikes[l] != 0) {
         const double at = lanes.spike[l];
-        release_[j] = static_cast<R>(at + p_.t_ref[j]);
-        // Without room for it, nothing of this sweep is used.
-        const bool room = add({at, static_cast<R>(lanes.current[l]), j});
-        if (room && lanes.again[l] != 0) {
-          walkers_.Move(first + l, spiking++, {some.reset[l], lanes.current[l]}, at);
-          continue;
+        if (add({at, static_cast<R>(lanes.current[l]), j})) {
+          release_[j] = static_cast<R>(at + p_.t_ref[j]);
+          if (lanes.again[l] != 0) {
+            walkers_.Move(first + l, spiking++, {some.reset[l], lanes.current[l]}, at);
+            continue;
+          }
+        } else {
+          // This sweep is of no use, or stops at the last spike that there is room for, about now.
+          end = {lanes.search.v[l], lanes.search.i[l]};
         }
       }
-      Rest(block_of(j), first + l, {lanes.v_end[l], lanes.i_end[l]}, add);
+      Rest(block_of(j), first + l, end, add);
     }
     return spiking;
   }

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <limits>
 #include <memory>
 #include <new>
@@ -226,10 +225,10 @@ class Sweeps {
   Sweeps(std::int64_t n_workers, const Problem<R>& like, Sizes... sizes)
       : scratch_(n_workers, Bytes(like, sizes...)) {
     for (std::int64_t worker = 0; worker < n_workers; ++worker) {
-      workers_.emplace_back(Arena(scratch_.of(worker)), like, sizes...);
+      workers_.push_back(std::make_unique<Worker>(Arena(scratch_.of(worker)), like, sizes...));
     }
   }
-  Worker& of(std::int64_t worker) { return workers_[static_cast<std::size_t>(worker)]; }
+  Worker& of(std::int64_t worker) { return *workers_[static_cast<std::size_t>(worker)]; }
 
  private:
   template <class... Sizes>
@@ -240,7 +239,7 @@ class Sweeps {
   }
 
   const Scratch scratch_;
-  std::deque<Worker> workers_;  // which stay where they are
+  std::vector<std::unique_ptr<Worker>> workers_;
 };
 
 }  // namespace jaxsnn::inline JAXSNN_ISA::internal

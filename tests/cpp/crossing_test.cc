@@ -136,6 +136,8 @@ void LanesMatchOneByOne(double ratio) {
       const auto root = NextCrossing<Model>(c, {searched.v[l], searched.i[l]},
                                             searched.threshold[l], searched.limit[l]);
       CHECK(block.at[l] == root.at);
+      const double kept = root.at <= searched.limit[l] ? std::exp(-root.at * c.rate_mem) : 1.0;
+      if (closed_form) CHECK_NEAR(block.kept[l], kept, 1e-15);
       (root.at <= searched.limit[l] ? found : none)++;
     }
   }

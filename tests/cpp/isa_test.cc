@@ -164,9 +164,11 @@ int main(int argc, char** argv) {
     for (const bool refractory : {false, true}) {
       for (const double ratio : {2.0, 1.0, 0.7, 0.0}) {
         for (const bool plain : {false, true}) {
-          const Case which{n, refractory, ratio, n % 2 == 0 ? 0.0 : 0.2, !plain, plain};
-          Compare<float>(which);
-          Compare<double>(which);
+          for (const double v_leak : {n % 2 == 0 ? 0.0 : 0.2, 1.1}) {  // below or above threshold
+            const Case which{n, refractory, ratio, v_leak, !plain, plain};
+            Compare<float>(which);
+            Compare<double>(which);
+          }
         }
       }
     }
