@@ -995,7 +995,8 @@ class TestLeakyIntegratorInAGraph:
         v, _ = sampled(network, [0.5, 1.5])
         np.testing.assert_allclose(asked.result.probes.v, v, rtol=0, atol=1e-12)
         assert asked.result.maximum is not None
-        np.testing.assert_array_equal(asked.output.integral, always.integral)
+        # Probes cut the time between arrivals in two, each of which rounds.
+        np.testing.assert_allclose(asked.output.integral, always.integral, rtol=1e-14, atol=1e-14)
 
     def test_it_has_no_spikes_to_send(self):
         graph = Graph()
